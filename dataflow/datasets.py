@@ -1,0 +1,143 @@
+"""Dataset, Replica, Extent, Lineage: what data means, and where its copies are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Literal
+
+Kind = Literal["array", "dataset", "table", "files"]
+Format = Literal["zarr", "hdf5", "netcdf", "npy", "csv", "parquet", "files"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """One named array, or one column of a table.
+
+    ``shape`` has an entry per dimension, -1 where it is not known; ``nbytes`` is the size in
+    memory, not on disk; ``chunks`` is the stored chunk shape, ``None`` if contiguous.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+    chunks: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """Shape and size of a dataset, or the best guess of it.
+
+    ``nbytes`` counts bytes in memory. ``guessed`` tells how the figure was come by when it is not
+    a measurement: the words appear in the plan's explanation; empty means measured.
+    """
+
+    nbytes: int
+    variables: tuple[Variable, ...] = ()
+    guessed: str = ""
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape, if there is exactly one variable."""
+        return self.variables[0].shape if len(self.variables) == 1 else None
+
+    @property
+    def dims(self) -> tuple[str, ...] | None:
+        """Dimension names, if there is exactly one variable."""
+        return self.variables[0].dims if len(self.variables) == 1 else None
+
+    @property
+    def dtype(self) -> str | None:
+        """Type of the elements, if there is exactly one variable."""
+        return self.variables[0].dtype if len(self.variables) == 1 else None
+
+    @property
+    def rows(self) -> int | None:
+        """Length of the first dimension of the first variable: rows of a table."""
+        if not self.variables or not self.variables[0].shape:
+            return None
+        return self.variables[0].shape[0]
+
+    @property
+    def elements(self) -> int:
+        """Number of elements over all variables."""
+        return sum(prod(variable.shape) for variable in self.variables)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """How a result was made: enough to say it, and with the graph enough to make it again.
+
+    ``inputs`` are keys in the order of the operation's arguments; ``environment`` maps package
+    names to versions at the site that ran it.
+    """
+
+    operation: str
+    version: str
+    kind: str
+    inputs: tuple[str, ...]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    site: str = ""
+    job: str = ""
+    plan: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """What data means, wherever its copies are.
+
+    Attributes
+    ----------
+    id
+        Given by the system, unique in the federation.
+    name
+        Given by a person, unique at its site only; ``site/name`` is unique everywhere.
+    key
+        Identity of the content: for registered data a digest of the fingerprint, for a result the
+        key of the operation that made it. Equal keys mean equal data.
+    kind
+        What an operation receives: ``array`` → DataArray, ``dataset`` → xarray Dataset,
+        ``table`` → DataFrame, ``files`` → paths.
+    owner
+        Who decides about it.
+    site
+        The site whose record this is (its single writer).
+    tags
+        Free words of the users, for search.
+    created
+        Seconds since the epoch.
+    """
+
+    id: str
+    name: str
+    key: str
+    kind: Kind
+    extent: Extent
+    site: str
+    owner: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    lineage: Lineage | None = None
+    created: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """One copy of a dataset in a store.
+
+    ``nbytes`` counts stored bytes: what a transfer moves. ``variable`` selects one array out of a
+    file that holds several. ``fingerprint`` changes when the bytes do.
+    """
+
+    key: str
+    site: str
+    store: str
+    url: str
+    format: Format
+    nbytes: int
+    fingerprint: str = ""
+    variable: str | None = None
+    created: float = 0.0

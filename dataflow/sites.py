@@ -1,0 +1,125 @@
+"""Site, Link, Topology: where computers are and how fast the roads between them.
+
+Plain frozen facts. Nothing here opens a connection; measuring is done elsewhere and arrives as a
+new :class:`Topology`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+from dataflow.stores import Store
+
+Trust = Literal["lab", "steward"]
+LinkOrigin = Literal["assumed", "declared", "measured"]
+
+#: What is believed of a road nobody has declared or measured: a slow one, so that a plan that
+#: needs it looks as expensive as it may turn out to be.
+ASSUMED_BANDWIDTH = 10e6
+ASSUMED_LATENCY = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A place with computers, under one administration.
+
+    Attributes
+    ----------
+    name
+        Unique in the federation.
+    address
+        URL of the site's agent, or ``None`` for the site that this process itself serves.
+    workers
+        Worker processes that may run at once.
+    threads
+        Threads of each worker.
+    memory
+        Bytes each worker may use.
+    speed
+        Relative to a worker of speed 1.0; a task of ``w`` seconds takes ``w / speed``.
+    trust
+        ``"lab"`` runs any function that an authenticated user sends, ``"steward"`` only what is
+        installed there.
+    credentials
+        Name of the token to show its agent; the token itself is looked up where it is used.
+    """
+
+    name: str
+    address: str | None = None
+    workers: int = 1
+    threads: int = 1
+    memory: int = 2_000_000_000
+    speed: float = 1.0
+    trust: Trust = "lab"
+    credentials: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A directed road between two sites: ``bandwidth`` in bytes/s, ``latency`` in seconds."""
+
+    source: str
+    target: str
+    bandwidth: float
+    latency: float
+    origin: LinkOrigin = "declared"
+    measured_at: float | None = None
+
+    def seconds(self, nbytes: float) -> float:
+        """Time for one transfer of ``nbytes`` that has the link to itself."""
+        return self.latency + nbytes / self.bandwidth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topology:
+    """All sites, stores and links at one moment; what a plan may assume about the world.
+
+    ``away`` holds the sites that did not answer lately: they keep their place in the picture and
+    are not candidates. ``taken_at`` is the time (s since the epoch) of the reading.
+    """
+
+    sites: tuple[Site, ...]
+    stores: tuple[Store, ...] = ()
+    links: tuple[Link, ...] = ()
+    away: frozenset[str] = field(default_factory=frozenset)
+    taken_at: float = 0.0
+
+    @cached_property
+    def site_by_name(self) -> Mapping[str, Site]:
+        return {site.name: site for site in self.sites}
+
+    @cached_property
+    def _link_by_pair(self) -> Mapping[tuple[str, str], Link]:
+        return {(link.source, link.target): link for link in self.links}
+
+    def link(self, source: str, target: str) -> Link:
+        """The road from ``source`` to ``target``; free and instant within one site.
+
+        A pair without a record uses the way back, then the cautious constants of this module,
+        and says so in ``origin``.
+        """
+        if source == target:
+            return Link(source=source, target=target, bandwidth=float("inf"), latency=0.0)
+        found = self._link_by_pair.get((source, target))
+        if found is not None:
+            return found
+        back = self._link_by_pair.get((target, source))
+        if back is not None:
+            return replace(back, source=source, target=target, origin="assumed")
+        return Link(
+            source=source,
+            target=target,
+            bandwidth=ASSUMED_BANDWIDTH,
+            latency=ASSUMED_LATENCY,
+            origin="assumed",
+        )
+
+    def stores_at(self, site: str) -> tuple[Store, ...]:
+        """Stores of one site, in the order of its file."""
+        return tuple(store for store in self.stores if store.site == site)
+
+    def __repr__(self) -> str:
+        return f"<Topology {len(self.sites)} sites, {len(self.away)} away>"
