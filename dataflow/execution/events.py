@@ -1,0 +1,281 @@
+"""What can happen to a job, and what may be asked of a site: plain records.
+
+The journal of a job is the list of its events. Orders and reports are the two halves of the
+conversation between the driver and a site; both cross HTTP as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from dataflow.datasets import Dataset, Extent, Replica
+from dataflow.graph.operation import Step
+from dataflow.placement.plan import Plan
+
+JobStatus = Literal[
+    "created",
+    "queued",
+    "running",
+    "suspended",
+    "done",
+    "failed",
+    "cancelled",
+    "timed-out",
+    "unknown",
+]
+#: Whose fault a failure is decides what may be done about it: ``user`` is never retried,
+#: ``worker`` and ``site`` are, ``input`` sends the driver back to make the input again.
+Fault = Literal["user", "worker", "site", "input"]
+ErrorDocument = Mapping[str, Any]
+
+
+# --- orders: driver → site ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentOrder:
+    """Run these steps at your site and store these outputs. Same ``id``, same order: sending it
+    again attaches to the one that runs.
+
+    ``codes`` names by digest the payloads that the steps need; ``inputs`` are replicas at the site.
+    """
+
+    id: str
+    job: str
+    plan: str
+    site: str
+    steps: tuple[Step, ...]
+    inputs: Mapping[str, Replica]
+    datasets: Mapping[str, Dataset]
+    extents: Mapping[str, Extent]
+    outputs: tuple[str, ...]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+    walltime: float | None = None
+    type: Literal["segment"] = "segment"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferOrder:
+    """Fetch this replica from that site into your results store."""
+
+    id: str
+    job: str
+    site: str
+    key: str
+    replica: Replica
+    dataset: Dataset | None = None
+    user: str = ""
+    type: Literal["transfer"] = "transfer"
+
+
+Order = SegmentOrder | TransferOrder
+
+
+# --- reports: site → driver --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """An output (or a copy) is committed at the site.
+
+    ``seconds`` is the work of this output; ``reused`` that it was there already.
+    """
+
+    key: str
+    replica: Replica
+    dataset: Dataset
+    seconds: float = 0.0
+    reused: bool = False
+    type: Literal["stored"] = "stored"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crossed:
+    """Bytes that came over a link for this order: one entry of the ledger."""
+
+    key: str
+    source: str
+    target: str
+    nbytes: int
+    seconds: float
+    type: Literal["crossed"] = "crossed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The order is done; nothing follows."""
+
+    seconds: float = 0.0
+    type: Literal["ended"] = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broke:
+    """The order failed; nothing follows. ``error`` is :func:`dataflow.errors.to_document`."""
+
+    error: ErrorDocument
+    fault: Fault
+    type: Literal["broke"] = "broke"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far an order is: ``done`` of ``total`` chunks, and a word for people."""
+
+    done: int
+    total: int
+    message: str = ""
+    type: Literal["progress"] = "progress"
+
+
+Report = Stored | Crossed | Ended | Broke | Progress
+
+
+class SiteAccess(Protocol):
+    """What a driver may ask of a site, whether in this process or far away.
+
+    Every method may raise :class:`~dataflow.errors.SiteUnreachable` or
+    :class:`~dataflow.errors.SiteRefused`.
+    """
+
+    name: str
+
+    async def start(self, order: Order) -> None:
+        """Begin an order, or attach to it if its id is known."""
+
+    async def follow(self, order: str, since: int, wait: float) -> Sequence[Report]:
+        """Reports number ``since`` and later; waits up to ``wait`` s for the first of them.
+
+        Raises
+        ------
+        KeyError
+            If the site does not know the order (it restarted): send it again.
+        """
+
+    async def cancel(self, order: str) -> None:
+        """Stop an order; unknown or ended ones are ignored."""
+
+    async def give_code(self, code: str, payload: bytes) -> None:
+        """Hand over the payload of an operation, named by its digest."""
+
+    async def has_code(self, codes: Sequence[str]) -> Sequence[str]:
+        """Those of ``codes`` that the site already holds."""
+
+
+# --- events: the journal -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobCreated:
+    """A plan was submitted."""
+
+    job: str
+    plan: Plan
+    user: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    retries: int = 1
+    time_limit: float | None = None
+    time: float = 0.0
+    type: Literal["job-created"] = "job-created"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobQueued:
+    """The job waits for its coordinator to have room."""
+
+    time: float = 0.0
+    type: Literal["job-queued"] = "job-queued"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStarted:
+    """The coordinator took the job up; again after a restart of the coordinator."""
+
+    time: float = 0.0
+    type: Literal["job-started"] = "job-started"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitStarted:
+    """A site accepted the order of a unit (segment or transfer)."""
+
+    unit: str
+    site: str
+    attempt: int
+    time: float = 0.0
+    type: Literal["unit-started"] = "unit-started"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitReported:
+    """A site reported something about a unit."""
+
+    unit: str
+    attempt: int
+    report: Report
+    time: float = 0.0
+    type: Literal["unit-reported"] = "unit-reported"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteLost:
+    """A site did not answer for longer than allowed while it had work of this job."""
+
+    site: str
+    reason: str
+    time: float = 0.0
+    type: Literal["site-lost"] = "site-lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replanned:
+    """The rest of the job goes on under a new plan."""
+
+    plan: Plan
+    because: str
+    time: float = 0.0
+    type: Literal["replanned"] = "replanned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplanFailed:
+    """There is no other plan; the job cannot go on."""
+
+    error: ErrorDocument
+    time: float = 0.0
+    type: Literal["replan-failed"] = "replan-failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A person asked for something."""
+
+    what: Literal["cancel", "suspend", "resume"]
+    by: str = ""
+    time: float = 0.0
+    type: Literal["asked"] = "asked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeLimitReached:
+    """The job's own time limit passed."""
+
+    time: float = 0.0
+    type: Literal["time-limit-reached"] = "time-limit-reached"
+
+
+Event = (
+    JobCreated
+    | JobQueued
+    | JobStarted
+    | UnitStarted
+    | UnitReported
+    | SiteLost
+    | Replanned
+    | ReplanFailed
+    | Asked
+    | TimeLimitReached
+)

@@ -1,0 +1,109 @@
+"""Verdicts: who may run what, where, and because of which rule.
+
+The table is computed once, before placement; the solver never asks again. Every rule is a
+function of facts, and each refusal names the rule, so that the explanation of a plan is a table
+of verdicts and nothing has to be computed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dataflow.datasets import Extent
+from dataflow.graph.graph import Graph
+from dataflow.graph.operation import Step
+from dataflow.sites import Site, Topology
+
+ALLOWED = "allowed"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Allowed or not, because of which rule; true when allowed."""
+
+    allowed: bool
+    rule: str
+    because: str
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+
+_YES = Verdict(True, ALLOWED, "")
+
+
+def check(
+    graph: Graph,
+    topology: Topology,
+    *,
+    scope: Mapping[str, str] | None = None,
+    excluded: Mapping[str, str] | None = None,
+    installed: Mapping[str, frozenset[str]] | None = None,
+) -> dict[str, dict[str, Verdict]]:
+    """For each step (by key) and each site (by name) whether the step may run there.
+
+    Parameters
+    ----------
+    graph, topology
+        What is to run, and the world.
+    scope
+        Label, operation name or role → site: the user's word.
+    excluded
+        Site → reason: not to be used for this plan (lost during a run, say).
+    installed
+        Site → ``name@version`` of the operations a steward has installed.
+    """
+    scope = scope or {}
+    excluded = excluded or {}
+    installed = installed or {}
+    table: dict[str, dict[str, Verdict]] = {}
+    everywhere: dict[tuple[str, ...], dict[str, Verdict]] = {}
+    for key, step in graph.steps.items():
+        operation = step.operation
+        wanted = scope.get(step.label) or scope.get(operation.name) or scope.get(operation.role)
+        memory = _memory_needed(step, [graph.extents[k] for k in step.inputs])
+        token = (operation.name, operation.version, wanted or "", str(memory))
+        if token not in everywhere:
+            everywhere[token] = {
+                site.name: _verdict(step, site, topology, wanted, excluded, installed, memory)
+                for site in topology.sites
+            }
+        table[key] = everywhere[token]
+    return table
+
+
+def _verdict(
+    step: Step,
+    site: Site,
+    topology: Topology,
+    wanted: str | None,
+    excluded: Mapping[str, str],
+    installed: Mapping[str, frozenset[str]],
+    memory: int,
+) -> Verdict:
+    if site.name in topology.away:
+        return Verdict(False, "away", "the site does not answer")
+    if site.name in excluded:
+        return Verdict(False, "excluded", excluded[site.name])
+    if wanted is not None and site.name != wanted:
+        return Verdict(False, "scope", f"the scope says {wanted}")
+    if site.trust == "steward":
+        name = f"{step.operation.name}@{step.operation.version}"
+        if name not in installed.get(site.name, frozenset()):
+            return Verdict(False, "trust", f"a steward site, and {name} is not installed there")
+    if memory > site.memory:
+        return Verdict(
+            False, "memory", f"needs {memory} bytes at once, a worker there has {site.memory}"
+        )
+    return _YES
+
+
+def _memory_needed(step: Step, inputs: Sequence[Extent]) -> int:
+    """Bytes one worker must hold at once: everything for loaded inputs, nothing to speak of else.
+
+    Lazy inputs stream through in chunks, whatever their size; programs read files themselves.
+    """
+    if step.operation.lazy or step.operation.command:
+        return 0
+    return sum(extent.nbytes for extent in inputs)
