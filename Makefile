@@ -1,0 +1,87 @@
+# dataflow: what there is to run. `make` alone lists it.
+#
+# Every target makes its own environment in $(VENV) and installs only when pyproject.toml changed.
+
+VENV ?= .venv
+PYTHON ?= python3
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := $(READY)-demo
+DEV := $(READY)-dev
+DOCS := $(READY)-docs
+
+# uv takes seconds where pip takes minutes; pip does when uv cannot be had.
+INSTALL = install() { \
+	[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet uv || true; \
+	if [ -x $(BIN)/uv ] && $(BIN)/uv pip install --quiet --python $(BIN)/python "$$@"; then return; fi; \
+	echo "uv did not do it, trying pip"; \
+	$(BIN)/python -m pip install --quiet --upgrade pip && $(BIN)/python -m pip install --quiet "$$@"; \
+	}; install
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint pytest docs bench bed bed-down clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+demo: $(DEMO) ## three sites on this machine, one mixed graph: plan, run, result, picture
+	$(BIN)/dataflow demo
+
+test: lint pytest ## everything that must hold: ruff, mypy, import contracts, pytest
+
+lint: $(DEV) ## ruff, mypy and the import contracts alone
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+pytest: $(DEV) ## pytest alone; choose with ARGS="tests/graph -k keys"
+	$(BIN)/python -m pytest $(ARGS)
+
+docs: $(DOCS) ## the documentation, into docs/_build/html; warnings are errors
+	$(BIN)/sphinx-build -W --keep-going --quiet -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+bench: $(DEV) ## every benchmark, in its quick form, as JSON lines
+	@found=; failed=; \
+	for file in benchmarks/[!_]*.py; do \
+		[ -f "$$file" ] || continue; found=yes; echo "== $$file" >&2; \
+		$(BIN)/python "$$file" --quick --json || failed="$$failed $$file"; \
+	done; \
+	[ -n "$$found" ] || { echo "no benchmarks yet" >&2; exit 2; }; \
+	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
+
+bed: ## real sites on this machine (needs root)
+	@[ -x hpc/testbed/bed-up ] || { echo "The test bed is not there yet (no hpc/testbed/bed-up)." >&2; exit 2; }
+	hpc/testbed/bed-up
+
+bed-down: ## take the test bed down
+	@[ -x hpc/testbed/bed-down ] || { echo "The test bed is not there yet (no hpc/testbed/bed-down)." >&2; exit 2; }
+	hpc/testbed/bed-down
+
+clean: ## remove environments, caches and what was built
+	rm -rf .venv .venv313 .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf docs/_build demo-out build dist
+	find dataflow tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is too old or missing: dataflow needs Python 3.11 or newer. Try: make PYTHON=python3.13" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(DEMO): pyproject.toml | $(VENV)/pyvenv.cfg
+	@echo "installing into $(VENV) (first time, or pyproject.toml changed)"
+	@$(INSTALL) --editable '.[all,demo]'
+	@touch $@
+
+$(DEV): pyproject.toml | $(VENV)/pyvenv.cfg
+	@echo "installing into $(VENV), with what developers need (first time, or pyproject.toml changed)"
+	@$(INSTALL) --editable '.[all,demo]' --group dev
+	@touch $@ $(DEMO)
+
+$(DOCS): pyproject.toml | $(VENV)/pyvenv.cfg
+	@echo "installing into $(VENV), with what the documentation needs (first time, or pyproject.toml changed)"
+	@$(INSTALL) --editable '.[all]' --group docs
+	@touch $@
