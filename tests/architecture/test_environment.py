@@ -63,6 +63,8 @@ def test_all_means_every_extra_but_the_demo() -> None:
 
 def test_every_extra_has_its_place_in_the_environment() -> None:
     text = (ROOT / "environment.yml").read_text()
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     missing = [name for name in extras if name != "all" and f"  # {name}\n" not in text]
     assert not missing

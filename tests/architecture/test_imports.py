@@ -131,4 +131,4 @@ def test_public_names_are_listed_once() -> None:
 
 def test_unknown_public_name() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        dataflow.nonsense  # noqa: B018
+        dataflow.nonsense
