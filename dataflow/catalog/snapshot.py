@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from dataflow.catalog import search as searching
-from dataflow.catalog.entries import Peer, TagSet, link_id, replica_id
+from dataflow.catalog.entries import Peer, TagSet, link_id
 from dataflow.datasets import Dataset, Replica
 from dataflow.errors import AmbiguousDataset, UnknownDataset
 from dataflow.sites import Link, Site, Topology
@@ -199,7 +199,7 @@ def assemble(
     site called ``me`` has none, because it is served by this process.
     """
     replicas: dict[str, list[Replica]] = defaultdict(list)
-    for copy in _own_word(written.get("replica", ()), replica_id, lambda record: record.site):
+    for copy in _own_word(written.get("replica", ()), _copy, lambda record: record.site):
         replicas[copy.key].append(copy)
     datasets = [record for _, record in written.get("dataset", ())]
     return Snapshot(
@@ -269,6 +269,11 @@ def _own_word(written: Iterable[Written], identity: Any, about: Any) -> list[Any
         if name not in best or rank < best[name][0]:
             best[name] = (rank, record)
     return [record for _, record in best.values()]
+
+
+def _copy(replica: Replica) -> tuple[str, str, str, str | None]:
+    """What makes two records one copy: as :func:`replica_id`, without the digest."""
+    return replica.site, replica.store, replica.url, replica.variable
 
 
 def _grouped(pairs: Iterable[tuple[str, Dataset]]) -> Mapping[str, list[Dataset]]:
