@@ -1,0 +1,423 @@
+"""Publishing in one step: everything about commits, and nothing about formats.
+
+An attempt writes below a prefix of its own. When all of it is proven to be there, one put with the
+condition "only if absent" makes it visible. Whoever comes second deletes his own prefix and takes
+the winner's manifest. Readers start at ``COMMIT.json`` and nowhere else, so a killed writer leaves
+bytes, never a result.
+
+What this rests on is tried by :func:`check_store` when a store is configured: a server that ignores
+the condition (there are such) would let every racer win.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+from obstore.exceptions import AlreadyExistsError, BaseError
+
+from dataflow.errors import CorruptResult, StorageError, UnsafeStore
+from dataflow.storage.layout import COMMIT, Area, attempt_prefix, key_prefix
+from dataflow.storage.manifest import FileEntry, Manifest, from_bytes, to_bytes
+from dataflow.storage.open import Options, local_path, object_store
+
+if TYPE_CHECKING:
+    from dataflow.storage.open import AnyStore
+
+#: Written last in an attempt, if it is there: without it no Zarr reader sees a group.
+ROOT_METADATA = "zarr.json"
+
+
+@contextmanager
+def plain_errors(url: str) -> Iterator[None]:
+    """A store's own errors as :class:`StorageError` with the first line of their text."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StorageError(f"{url}: {_first_line(error)}") from error
+    except BaseError as error:
+        raise StorageError(f"{url}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try at writing a result: a prefix in a store that nobody else writes to.
+
+    Pickles to workers with its credentials; its text does not show them.
+    """
+
+    root: str
+    key: str
+    attempt: str
+    area: Area = "results"
+    credentials: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    options: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def store(self) -> AnyStore:
+        """The store at the root; one per process."""
+        return object_store(self.root, credentials=dict(self.credentials), options=self.options)
+
+    @property
+    def prefix(self) -> str:
+        """Path of the attempt below the root."""
+        return attempt_prefix(self.area, self.key, self.attempt)
+
+    @property
+    def url(self) -> str:
+        """URL of the attempt."""
+        return f"{self.root.rstrip('/')}/{self.prefix}"
+
+    def put(self, path: str, parts: Sequence[Any]) -> FileEntry:
+        """Write one file from consecutive buffers, in one request and without joining them."""
+        digest = xxhash.xxh3_128()
+        size = 0
+        for part in parts:
+            digest.update(part)
+            size += memoryview(part).nbytes
+        put = self.store.put(f"{self.prefix}/{path}", list(parts), use_multipart=False)
+        return FileEntry(path, size, put["e_tag"], digest.hexdigest())
+
+    def listing(self) -> dict[str, FileEntry]:
+        """What the store says is there, by path below the attempt; no checksums."""
+        return {entry.path: entry for entry in listed(self.store, self.prefix)}
+
+
+def listed(store: AnyStore, prefix: str) -> Iterator[FileEntry]:
+    """All objects below a prefix, with paths relative to it."""
+    for batch in store.list(prefix):
+        for meta in batch:
+            path = str(meta["path"])[len(prefix) :].lstrip("/")
+            yield FileEntry(path, int(meta["size"]), meta["e_tag"])
+
+
+def attempt_at(
+    root: str,
+    key: str,
+    attempt: str,
+    *,
+    area: Area = "results",
+    credentials: Mapping[str, str] | None = None,
+    options: Options = (),
+) -> Attempt:
+    """An :class:`Attempt` from loose values."""
+    attempt_prefix(area, key, attempt)  # refuses names that could leave the prefix
+    return Attempt(
+        root=root,
+        key=key,
+        attempt=attempt,
+        area=area,
+        credentials=tuple(sorted((credentials or {}).items())),
+        options=tuple(options),
+    )
+
+
+def publish(attempt: Attempt, manifest: Manifest, *, root_metadata: bytes | None = None) -> Manifest:
+    """Make an attempt visible, all of it or nothing.
+
+    Parameters
+    ----------
+    manifest
+        Lists every file that was written, except ``zarr.json`` at the root.
+    root_metadata
+        Content of that last file, for Zarr.
+
+    Returns
+    -------
+    Manifest
+        Of the one attempt that is committed: this one, or the one that was faster. In that case
+        what this one wrote is gone.
+
+    Raises
+    ------
+    CorruptResult
+        If the store does not list what was written; nothing is visible then.
+    """
+    prove(attempt, manifest.files)
+    if root_metadata is not None:
+        last = attempt.put(ROOT_METADATA, [root_metadata])
+        files = tuple(sorted((*manifest.files, last), key=lambda file: file.path))
+        manifest = replace(manifest, files=files, nbytes=manifest.nbytes + last.size)
+    store, commit = attempt.store, f"{key_prefix(attempt.area, attempt.key)}/{COMMIT}"
+    try:
+        store.put(commit, to_bytes(manifest), mode="create", use_multipart=False)
+    except AlreadyExistsError:
+        winner = find_result(
+            attempt.root,
+            attempt.key,
+            area=attempt.area,
+            credentials=dict(attempt.credentials),
+            options=attempt.options,
+        )
+        if winner is None:
+            raise StorageError(f"{commit} was removed while {attempt.url} was committed") from None
+        # Our own put, whose answer was lost and which the client sent again, is no defeat.
+        if winner.attempt != attempt.attempt:
+            discard(attempt)
+        return winner
+    return manifest
+
+
+def prove(attempt: Attempt, files: Iterable[FileEntry]) -> None:
+    """Compare what was written with what the store lists; delete what nobody claims.
+
+    Raises
+    ------
+    CorruptResult
+        Naming up to three files that are missing or of another size.
+    """
+    there = attempt.listing()
+    wrong = []
+    for file in files:
+        found = there.pop(file.path, None)
+        if found is None:
+            wrong.append(f"{file.path} is missing")
+        elif found.size != file.size:
+            wrong.append(f"{file.path} has {found.size} bytes, not {file.size}")
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise CorruptResult(attempt.url, "; ".join(wrong[:3]) + more)
+    if there:
+        attempt.store.delete([f"{attempt.prefix}/{path}" for path in there])
+
+
+def discard(attempt: Attempt) -> None:
+    """Delete everything that an attempt wrote; nothing if it wrote nothing."""
+    _delete_below(attempt.root, attempt.store, attempt.prefix)
+
+
+def _delete_below(root: str, store: AnyStore, prefix: str) -> None:
+    paths = [f"{prefix}/{file.path}" for file in listed(store, prefix)]
+    if paths:
+        store.delete(paths)
+    directory = local_path(root)
+    if directory is not None:
+        # Empty directories, and half-written files that a killed process left unlisted.
+        shutil.rmtree(directory / prefix, ignore_errors=True)
+
+
+def find_result(
+    root: str,
+    key: str,
+    *,
+    area: Area = "results",
+    credentials: Mapping[str, str] | None = None,
+    options: Options = (),
+) -> Manifest | None:
+    """The committed result of ``key``; ``None`` if there is none (yet).
+
+    Raises
+    ------
+    StorageError
+        If the store cannot be asked.
+    CorruptResult
+        If the commit itself cannot be read.
+    """
+    path = local_path(root)
+    if path is not None and not path.is_dir():
+        return None
+    prefix = key_prefix(area, key)
+    url = f"{root.rstrip('/')}/{prefix}"
+    with plain_errors(url):
+        store = object_store(root, credentials=credentials, options=options)
+        try:
+            body = bytes(store.get(f"{prefix}/{COMMIT}").bytes())
+        except FileNotFoundError:
+            return None
+    return from_bytes(body, url)
+
+
+def verify_result(
+    manifest: Manifest,
+    *,
+    deep: bool = False,
+    credentials: Mapping[str, str] | None = None,
+    options: Options = (),
+) -> None:
+    """Compare a committed result with what lies in the store.
+
+    Parameters
+    ----------
+    deep
+        Read every byte and compare checksums too; otherwise names, sizes and, on S3, ETags.
+
+    Raises
+    ------
+    CorruptResult
+        Naming the first file, in the order of the manifest, that is missing or different.
+    """
+    remote = local_path(manifest.prefix) is None
+    with plain_errors(manifest.prefix):
+        if not remote and not (local_path(manifest.prefix) or shutil).is_dir():  # type: ignore[union-attr]
+            raise CorruptResult(manifest.prefix, "its directory is gone")
+        store = object_store(
+            manifest.prefix, credentials=credentials, options=options, mkdir=False
+        )
+        there = {file.path: file for file in listed(store, "")}
+        for file in manifest.files:
+            found = there.get(file.path)
+            if found is None:
+                raise CorruptResult(manifest.prefix, f"{file.path} is missing")
+            if found.size != file.size:
+                raise CorruptResult(
+                    manifest.prefix, f"{file.path} has {found.size} bytes, not {file.size}"
+                )
+            # A local ETag holds the inode and the time, which a restored backup changes.
+            if remote and file.etag and found.etag and file.etag != found.etag:
+                raise CorruptResult(manifest.prefix, f"{file.path} was written again")
+        if deep:
+            _verify_bytes(manifest, store)
+
+
+def _verify_bytes(manifest: Manifest, store: AnyStore) -> None:
+    checked = [file for file in manifest.files if file.checksum is not None]
+    with ThreadPoolExecutor(4) as pool:
+        digests = pool.map(lambda file: checksum_of(store, file.path), checked)
+        for file, digest in zip(checked, digests, strict=True):
+            if digest != file.checksum:
+                raise CorruptResult(manifest.prefix, f"the bytes of {file.path} have changed")
+
+
+def checksum_of(store: AnyStore, path: str) -> str:
+    """XXH3-128 of one object, read in pieces."""
+    digest = xxhash.xxh3_128()
+    for piece in store.get(path).stream(min_chunk_size=2**20):
+        digest.update(memoryview(piece))
+    return digest.hexdigest()
+
+
+def remove_result(
+    root: str,
+    key: str,
+    *,
+    area: Area = "results",
+    credentials: Mapping[str, str] | None = None,
+    options: Options = (),
+) -> None:
+    """Delete a result and all attempts at it; nothing if there are none.
+
+    The commit goes first: whoever looks meanwhile finds no result, never half of one. Somebody who
+    is reading it at that moment gets an error.
+    """
+    prefix = key_prefix(area, key)
+    with plain_errors(root):
+        store = object_store(root, credentials=credentials, options=options)
+        # Local stores complain about a file that is not there, S3 does not.
+        if any(file.path == COMMIT for file in listed(store, prefix)):
+            store.delete(f"{prefix}/{COMMIT}")
+        _delete_below(root, store, prefix)
+
+
+def collect_garbage(
+    root: str,
+    *,
+    older_than: float,
+    now: float,
+    credentials: Mapping[str, str] | None = None,
+    options: Options = (),
+) -> tuple[str, ...]:
+    """Delete attempts that were never committed.
+
+    Parameters
+    ----------
+    older_than
+        Seconds since the attempt last wrote anything. Must exceed the longest time that a live
+        writer may pause: an attempt that is collected cannot be committed.
+    now
+        Seconds since the epoch, by the clock of the store.
+
+    Returns
+    -------
+    tuple of str
+        Paths below the root that were removed.
+    """
+    removed = []
+    with plain_errors(root):
+        store = object_store(root, credentials=credentials, options=options)
+        areas: tuple[Area, ...] = ("results", "copies")
+        for area in areas:
+            for shard in store.list_with_delimiter(area)["common_prefixes"]:
+                for key in store.list_with_delimiter(shard)["common_prefixes"]:
+                    for prefix in _uncommitted(root, store, key, area, credentials, options):
+                        newest = max(
+                            (
+                                meta["last_modified"].timestamp()
+                                for batch in store.list(prefix)
+                                for meta in batch
+                            ),
+                            default=0.0,
+                        )
+                        if now - newest > older_than:
+                            _delete_below(root, store, prefix)
+                            removed.append(prefix)
+    return tuple(removed)
+
+
+def _uncommitted(
+    root: str,
+    store: AnyStore,
+    key: str,
+    area: Area,
+    credentials: Mapping[str, str] | None,
+    options: Options,
+) -> list[str]:
+    # The attempts first: one that commits after this line was either not listed or is excluded.
+    attempts = store.list_with_delimiter(key)["common_prefixes"]
+    name = key.rpartition("/")[2]
+    found = find_result(root, name, area=area, credentials=credentials, options=options)
+    return [
+        prefix
+        for prefix in attempts
+        if found is None or prefix.rpartition("/")[2] != found.attempt
+    ]
+
+
+def check_store(
+    root: str,
+    *,
+    credentials: Mapping[str, str] | None = None,
+    options: Options = (),
+    name: str = "",
+) -> None:
+    """Try whether a store can hold results: whether it honours "only if absent".
+
+    Parameters
+    ----------
+    name
+        Of the store, for the error; its URL if empty.
+
+    Raises
+    ------
+    UnsafeStore
+        If a second conditional put of one key is accepted, or no conditional put is.
+    StorageError
+        If the store cannot be reached or written to at all.
+    """
+    probe = f"results/probe-{uuid.uuid4().hex}"
+    with plain_errors(root):
+        store = object_store(root, credentials=credentials, options=options)
+        store.put(probe, b"plain", use_multipart=False)
+        store.delete(probe)
+        try:
+            store.put(probe, b"first", mode="create", use_multipart=False)
+        except BaseError as error:
+            raise UnsafeStore(
+                name or root, f"it refuses conditional writes ({_first_line(error)})"
+            ) from error
+        try:
+            store.put(probe, b"second", mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return
+        finally:
+            store.delete(probe)
+    raise UnsafeStore(name or root, "it ignores the condition 'only if absent' of a write")
