@@ -10,6 +10,9 @@ from dataflow.datasets import Extent, Variable
 from dataflow.errors import ShapeMismatch
 from dataflow.graph.operation import Operation
 
+#: How ``Extent.guessed`` begins where nobody has said anything about a result's size.
+UNKNOWN = "unknown"
+
 
 def check_shapes(operation: Operation, extents: Sequence[Extent], names: Sequence[str]) -> None:
     """Refuse inputs of different shapes where the operation needs one shape.
@@ -47,4 +50,4 @@ def estimate(operation: Operation, inputs: Sequence[Extent]) -> Extent:
     largest = max(inputs, key=lambda extent: extent.nbytes, default=Extent(nbytes=8))
     if hint == "same" or operation.same_shape:
         return replace(largest, guessed="same shape as its input")
-    return Extent(nbytes=largest.nbytes, guessed="unknown, taken as its largest input")
+    return Extent(nbytes=largest.nbytes, guessed=f"{UNKNOWN}, taken as its largest input")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from dataflow.graph.graph import Graph
 
 Kind = Literal["elementwise", "linear", "reduction", "opaque"]
-Stage = Literal["whole", "part", "combine", "finish"]
+Stage = Literal["whole", "part", "merge", "combine"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -93,7 +93,12 @@ class Step:
 
     ``parameters`` is the encoded document (:func:`dataflow.graph.keys.encode`); ``slots[i]`` is
     the argument that ``inputs[i]`` goes to. ``pieces`` says that the inputs are several pieces for
-    one argument. ``stage`` and ``part`` are set by splitting only: which share of a step this is.
+    one argument.
+
+    The rest is set by splitting only and says which share of a step this is; what runs at each
+    ``stage`` is in :mod:`dataflow.graph.split`. ``mother`` is the key of the step it is a share
+    of, ``parts`` are the positions in the mother's arguments that the inputs have, ``absent`` the
+    arguments that get zeros instead: pairs of slot and key, whose extent says how large.
     """
 
     key: str
@@ -104,7 +109,9 @@ class Step:
     parameters: Mapping[str, Any]
     pieces: bool = False
     stage: Stage = "whole"
-    part: int = -1
+    mother: str = ""
+    parts: tuple[int, ...] = ()
+    absent: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
