@@ -1,0 +1,192 @@
+"""The application of an agent: HTTP around a participant, described by OpenAPI.
+
+Nothing is decided here. A route checks the form of what comes in, calls the participant, and
+writes down what it says; :mod:`dataflow.agent.door` has asked who it is before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from importlib.metadata import version
+from typing import Annotated
+from urllib.parse import unquote
+
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi.security import HTTPBearer
+from starlette.middleware import Middleware
+from starlette.responses import Response
+
+from dataflow.agent import answers, jobs, serve_data
+from dataflow.agent.answers import nothing, record, refusals
+from dataflow.agent.auth import Authenticate
+from dataflow.agent.bodies import Health, Join, Page, Registration, SiteAnswer
+from dataflow.agent.door import Door
+from dataflow.agent.polls import Since, Wait, held
+from dataflow.agent.served import Asker, Own, Served, only_readers_look
+from dataflow.datasets import Dataset
+from dataflow.errors import PolicyError
+from dataflow.sites import Site
+from dataflow.stores import store_for
+
+#: Most bytes that the body of a request may have.
+BODY_LIMIT = 64 * 2**20
+
+DESCRIPTION = """\
+One site of a dataflow federation: its catalog, its jobs, its data and a way to run segments of
+plans on its own workers. Every agent is the same program; connect to any of them.
+
+Errors are documents `{"kind": …, "args": […]}`; the kinds are stable.
+"""
+
+router = APIRouter()
+
+
+def create_app(
+    participant: Served, authenticate: Authenticate, *, body_limit: int = BODY_LIMIT
+) -> FastAPI:
+    """The application that serves ``participant`` to those whom ``authenticate`` knows.
+
+    The participant is neither started nor closed here. Setting ``app.state.stopping`` ends all
+    long polls.
+    """
+    app = FastAPI(
+        title=f"dataflow agent of {participant.site.name}",
+        summary="Move the computation to the data",
+        description=DESCRIPTION,
+        version=version("jupyter-dataflow"),
+        docs_url=None,  # these pages would load their programs from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        dependencies=[
+            Depends(only_readers_look),
+            Depends(HTTPBearer(auto_error=False, description="A token of the site's token file")),
+        ],
+        middleware=[Middleware(Door, authenticate=authenticate, body_limit=body_limit)],
+    )
+    app.state.participant = participant
+    app.state.stopping = asyncio.Event()
+    answers.install(app)
+    for part in (router, jobs.router, serve_data.router):
+        app.include_router(part)
+    return app
+
+
+@router.get(
+    "/v1/health", tags=["site"], summary="Whether the agent is alive", response_model=Health
+)
+async def health() -> Response:
+    """The only thing that anybody may ask without a token."""
+    return record(Health(), Health)
+
+
+@router.get(
+    "/v1/site",
+    tags=["site"],
+    summary="This site, its stores and its version",
+    response_model=SiteAnswer,
+    responses=refusals(),
+)
+async def site(own: Own) -> Response:
+    answer = SiteAnswer(
+        site=own.site,
+        stores=own.topology().stores_at(own.site.name),
+        version=version("jupyter-dataflow"),
+        dashboard=own.dashboard(),
+    )
+    return record(answer, SiteAnswer)
+
+
+@router.get(
+    "/v1/peers",
+    tags=["site"],
+    summary="All sites of the federation that this one knows",
+    response_model=list[Site],
+    responses=refusals(),
+)
+async def peers(own: Own) -> Response:
+    return record(list(own.topology().sites), list[Site])
+
+
+@router.get(
+    "/v1/records",
+    tags=["catalog"],
+    summary="Records of a site, as this site knows them, after a sequence number; waits for news",
+    response_model=Page,
+    responses=refusals(),
+)
+async def records(
+    request: Request,
+    own: Own,
+    site: Annotated[str, Query(max_length=200)] = "",
+    since: Since = 0,
+    wait: Wait = 0.0,
+) -> Response:
+    """Without ``site``: its own. A site's own word is the truth; of others it has copies."""
+    name = site or own.site.name
+    page = await held(request, _page(own, name, since, wait), None)
+    return record(page or Page(site=name, epoch=""), Page)
+
+
+async def _page(own: Served, site: str, since: int, wait: float) -> Page:
+    news = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def told(changed: str, _: int) -> None:  # by the thread that wrote
+        if changed == site:
+            loop.call_soon_threadsafe(news.set)
+
+    stop = own.records.watch(told) if wait else None
+    try:
+        epoch, rows = await asyncio.to_thread(own.records.page, site, since)
+        if not rows and wait:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), wait)
+            epoch, rows = await asyncio.to_thread(own.records.page, site, since)
+    finally:
+        if stop is not None:
+            stop()
+    return Page(site=site, epoch=epoch, rows=tuple(rows))
+
+
+@router.post(
+    "/v1/join",
+    tags=["site"],
+    summary="Join the federation of the agent at an address",
+    status_code=204,
+    responses=refusals(503),
+)
+async def join(own: Own, asker: Asker, body: Join) -> Response:
+    if asker.role not in ("site", "admin"):
+        raise PolicyError("joining sites is for administrators and for other agents")
+    await own.join(body.address, body.credentials)
+    return nothing()
+
+
+@router.post(
+    "/v1/datasets",
+    tags=["catalog"],
+    summary="Register data that lies in a store of this site",
+    status_code=201,
+    response_model=Dataset,
+    responses=refusals(404, 409),
+)
+async def register(own: Own, asker: Asker, body: Registration) -> Response:
+    """The data stays where it is; it is read only to learn its shape and its size."""
+    _must_lie_in_a_store(own, body.url)
+    dataset = await own.register(
+        body.url,
+        name=body.name,
+        tags=body.tags,
+        variable=body.variable,
+        owner=asker.speaks_for(body.owner),
+        replica_of=body.replica_of,
+    )
+    return record(dataset, Dataset, 201)
+
+
+def _must_lie_in_a_store(own: Served, url: str) -> None:
+    """What a stranger registers must lie where the owner has opened a store, and nowhere else."""
+    leaves = ".." in unquote(url).replace("\\", "/").split("/")
+    if leaves or store_for(url, own.topology().stores_at(own.site.name)) is None:
+        raise PolicyError(f"{url} does not lie in a store of site {own.site.name!r}")

@@ -1,0 +1,124 @@
+"""What requests carry and small answers look like; unknown fields are refused at every depth.
+
+Records come in as themselves. The models here are only the envelopes around them: a model that
+forbids extra fields hands that rule on to the plain dataclasses inside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from dataflow.catalog.entries import RecordRow
+from dataflow.execution.events import JobCreated, SegmentOrder, TransferOrder
+from dataflow.sites import Site
+from dataflow.stores import Store
+
+
+def _from_base64(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise ValueError("needs base64 text")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("this is not base64") from None
+
+
+Payload = Annotated[
+    bytes,
+    BeforeValidator(_from_base64),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, hexadecimal")]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Body(BaseModel):
+    """Root of all envelopes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Health(Body):
+    """The agent is alive."""
+
+    status: str = "ok"
+
+
+class SiteAnswer(Body):
+    """The site: its record, its stores, and the version of the program that serves it."""
+
+    site: Site
+    stores: tuple[Store, ...]
+    version: str
+    dashboard: str | None = None
+
+
+class Page(Body):
+    """Some rows of a site's log: what one answer to a pull holds.
+
+    ``epoch`` names the life of the log, empty if nothing is known of the site.
+    """
+
+    site: str
+    epoch: str
+    rows: tuple[RecordRow, ...] = ()
+
+
+class Hint(Body):
+    """A site has records up to this sequence number: worth pulling."""
+
+    site: Name
+    sequence: int = Field(ge=0)
+
+
+class Join(Body):
+    """The address of one agent of a federation, and the *name* of the token to show it."""
+
+    address: Annotated[str, Field(min_length=1, max_length=2000)]
+    credentials: str | None = None
+
+
+class Registration(Body):
+    """Data that lies in a store of this site and becomes a dataset."""
+
+    url: Annotated[str, Field(min_length=1, max_length=4000)]
+    name: str | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+    variable: str | None = None
+    owner: str = ""
+    replica_of: str | None = None
+
+
+class Submission(Body):
+    """A job for this site to coordinate, with the code that its plan names."""
+
+    created: JobCreated
+    payloads: dict[Digest, Payload] = Field(default_factory=dict)
+
+
+class Submitted(Body):
+    """The id of a job that was taken in."""
+
+    job: str
+
+
+class Asking(Body):
+    """In whose name; counts only from agents and administrators."""
+
+    by: str = ""
+
+
+class NewOrder(Body):
+    """An order for this site."""
+
+    order: Annotated[SegmentOrder | TransferOrder, Field(discriminator="type")]
+
+
+class Codes(Body):
+    """Digests of codes."""
+
+    codes: tuple[Digest, ...] = Field(max_length=10_000)

@@ -1,0 +1,112 @@
+"""The door of an agent: nobody unknown, nothing too large, and errors that say nothing private.
+
+One ASGI layer around the whole application, so that no route can be reached past it: not by a
+route that forgot to ask, nor by a path that has no route.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dataflow.agent.auth import Authenticate, Identity
+from dataflow.errors import SiteRefused, to_document
+
+#: What anybody may ask: whether the agent is alive, and nothing about it.
+OPEN_PATHS = frozenset({"/v1/health"})
+
+#: All that a stranger to the log may learn of an error that nobody foresaw.
+FAILED = {"kind": "dataflow", "args": ["the agent failed to answer; its log says why"]}
+
+log = structlog.get_logger(__name__)
+
+
+class TooLarge(HTTPException):
+    """The body of a request is longer than the agent takes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(413, f"the body is longer than {limit} bytes")
+
+
+class Door:
+    """Ask who it is, count the body, catch what nobody caught."""
+
+    def __init__(self, app: ASGIApp, *, authenticate: Authenticate, body_limit: int) -> None:
+        self._app, self._authenticate, self._limit = app, authenticate, body_limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            raise RuntimeError("an agent speaks HTTP only")
+        request = HTTPConnection(scope)
+        if scope["path"] not in OPEN_PATHS:
+            try:
+                scope["dataflow.identity"] = await self._authenticate(request)
+            except SiteRefused as refusal:
+                await _answer(send, 401, to_document(refusal), ((b"www-authenticate", b"Bearer"),))
+                return
+        declared = request.headers.get("content-length", "0")
+        if not declared.isdecimal() or int(declared) > self._limit:
+            refusal_text = TooLarge(self._limit).detail
+            await _answer(send, 413, {"kind": "config", "args": [refusal_text]})
+            return
+        await self._pass(scope, _counted(receive, self._limit), send)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = complete = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun, complete
+            begun = True
+            await send(message)
+            complete = message["type"] == "http.response.body" and not message.get("more_body")
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            log.exception("request_failed", method=scope["method"], path=scope["path"])
+            if not begun:
+                await _answer(send, 500, FAILED)
+            elif not complete:
+                raise  # half an answer is out: the server must cut the connection
+
+
+def identity_of(request: HTTPConnection) -> Identity:
+    """Who sent this request; only behind the door."""
+    identity: Identity = request.scope["dataflow.identity"]
+    return identity
+
+
+def _counted(receive: Receive, limit: int) -> Receive:
+    seen = 0
+
+    async def counted() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > limit:
+            raise TooLarge(limit)
+        return message
+
+    return counted
+
+
+async def _answer(
+    send: Send, status: int, document: Any, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> None:
+    body = json.dumps(document).encode()
+    lines = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+        *headers,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": lines})
+    await send({"type": "http.response.body", "body": body})

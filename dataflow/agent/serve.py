@@ -1,0 +1,287 @@
+"""An agent as a process: one socket, one participant, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from dataflow.agent.app import create_app
+from dataflow.agent.auth import Authenticate, TokenFile, check_binding, make_token_file
+from dataflow.agent.served import Served
+from dataflow.errors import ConfigError
+
+#: Longer than any client of ours keeps an idle connection.
+KEEP_ALIVE_SECONDS = 75
+#: Time for answers under way when the agent is told to stop.
+GRACE_SECONDS = 5
+#: Where a running agent says how to reach it, in its state directory.
+ADDRESS_FILE = "agent.json"
+TOKEN_FILE = "tokens"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """Where an agent listens: a Unix socket, or a host and a port (0: any free one)."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    socket: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise ConfigError("TLS needs both a certificate and its key")
+        if self.socket is None:
+            check_binding(self.host, encrypted=self.certificate is not None)
+        elif self.certificate is not None:
+            raise ConfigError("a Unix socket needs no certificate")
+
+
+async def serve(
+    participant_at: Callable[[str], Served],
+    *,
+    site: str,
+    binding: Binding,
+    state_dir: Path,
+    authenticate: Authenticate | None = None,
+    announce: Callable[[str], None] = partial(print, flush=True),
+) -> None:
+    """Serve one site until SIGTERM or SIGINT; then close its participant.
+
+    Parameters
+    ----------
+    participant_at
+        Makes the participant, given the address at which it will be reached. It is started and
+        closed here.
+    site
+        Name of the site.
+    binding
+        Where to listen.
+    state_dir
+        Gets the address file while the agent runs, and the token file.
+    authenticate
+        Who is let in; by default the token file in ``state_dir``, made if missing.
+    announce
+        Told ``listening on <address>`` once requests are answered.
+
+    Raises
+    ------
+    ConfigError
+        If the address is taken, or may not be used.
+    """
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if authenticate is None:
+        tokens = state_dir / TOKEN_FILE
+        make_token_file(tokens, _account())
+        authenticate = TokenFile(tokens, site)
+    with _listening(binding) as listening:
+        address = _address(listening, binding)
+        participant = participant_at(address)
+        app = create_app(participant, authenticate)
+        server = _Server(_config(app, binding))
+        file = state_dir / ADDRESS_FILE
+        server.when_ready = lambda: _ready(site, address, file, announce)
+        try:
+            with _signals(server, app.state.stopping):
+                await participant.start()
+                await server.serve(sockets=[listening])
+        finally:
+            await participant.close()
+            _withdraw(file)
+    log.info("agent_stopped", site=site)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, except that it says when it is ready and leaves signals to us."""
+
+    when_ready: Callable[[], None]
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.when_ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _config(app: object, binding: Binding) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_config=None,
+        log_level=logging.WARNING,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        ssl_certfile=binding.certificate,
+        ssl_keyfile=binding.key,
+    )
+
+
+@contextlib.contextmanager
+def _signals(server: uvicorn.Server, stopping: asyncio.Event) -> Iterator[None]:
+    """The first signal lets answers finish, the second does not."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        server.force_exit = server.should_exit
+        server.should_exit = True
+
+    handled = (signal.SIGTERM, signal.SIGINT)
+    for number in handled:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def _listening(binding: Binding) -> Iterator[socket.socket]:
+    listening = _listen(binding)
+    try:
+        yield listening
+    finally:
+        listening.close()
+        if binding.socket is not None:
+            binding.socket.unlink(missing_ok=True)
+
+
+def _listen(binding: Binding) -> socket.socket:
+    if binding.socket is not None:
+        return _listen_unix(binding.socket)
+    try:
+        found = socket.getaddrinfo(
+            binding.host, binding.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, where = found[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(where)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {binding.host}:{binding.port}: {error.strerror or error}"
+        ) from error
+    return listening
+
+
+def _listen_unix(path: Path) -> socket.socket:
+    """A socket that only its owner can reach; one left behind by a dead agent is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.exists():
+            if not stat.S_ISSOCK(path.stat().st_mode):
+                raise ConfigError(f"{path} exists and is not a socket")
+            if _answers(path):
+                raise ConfigError(f"another agent listens on {path}")
+            path.unlink()
+        listening.bind(str(path))
+        path.chmod(0o600)  # before listen(): nobody can have connected yet
+    except OSError as error:
+        listening.close()
+        raise ConfigError(f"cannot listen on {path}: {error.strerror or error}") from error
+    except ConfigError:
+        listening.close()
+        raise
+    return listening
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as attempt:
+        attempt.settimeout(1.0)
+        try:
+            attempt.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+def _address(listening: socket.socket, binding: Binding) -> str:
+    if binding.socket is not None:
+        return f"unix:{binding.socket.absolute()}"
+    port = listening.getsockname()[1]
+    host = f"[{binding.host}]" if ":" in binding.host else binding.host
+    return f"{'https' if binding.certificate else 'http'}://{host}:{port}"
+
+
+def _ready(site: str, address: str, file: Path, announce: Callable[[str], None]) -> None:
+    draft = file.with_suffix(f".{os.getpid()}")
+    draft.write_text(json.dumps({"site": site, "address": address, "pid": os.getpid()}) + "\n")
+    draft.replace(file)
+    log.info("agent_ready", site=site, address=address)
+    announce(f"listening on {address}")
+
+
+def _withdraw(file: Path) -> None:
+    """Remove the address file if it is still ours."""
+    try:
+        ours = json.loads(file.read_text()).get("pid") == os.getpid()
+    except (OSError, ValueError):
+        return
+    if ours:
+        file.unlink(missing_ok=True)
+
+
+def _account() -> str:
+    """The name of the account that we run under; ``owner`` where it has none."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "owner"
+
+
+def configure_logs(*, debug: bool = False) -> None:
+    """Log as one JSON object a line to stderr: for a process that is an agent, not for a library.
+
+    Records of libraries (uvicorn, distributed) take the same way.
+    """
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    to_json = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+    stderr = logging.StreamHandler()
+    stderr.setFormatter(to_json)
+    root = logging.getLogger()
+    root.handlers[:] = [stderr]
+    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    for noisy in ("asyncio", "httpx2", "httpcore2", "distributed", "bokeh", "tornado"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

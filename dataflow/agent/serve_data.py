@@ -1,0 +1,156 @@
+"""Routes of data: a replica of this site as a read-only tree of objects over HTTP.
+
+``/v1/data/{replica}/`` is a root that obstore's HTTPStore, fsspec and ``xr.open_zarr`` read as it
+is. Bytes go from the store to the socket in pieces; nothing is opened, parsed or unpickled here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from email.utils import format_datetime
+from pathlib import Path as LocalPath
+from typing import TYPE_CHECKING, Annotated, Any
+
+import obstore
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response, StreamingResponse
+
+from dataflow.agent.answers import refusal, refusals
+from dataflow.agent.door import identity_of
+from dataflow.agent.ranges import Unsatisfiable, wanted
+from dataflow.agent.served import Own, Served
+from dataflow.datasets import Replica
+from dataflow.errors import UnknownDataset
+from dataflow.storage.credentials import resolve
+from dataflow.storage.open import local_path, object_store, split
+
+if TYPE_CHECKING:
+    from dataflow.storage.open import AnyStore
+
+router = APIRouter(tags=["data"])
+
+Id = Annotated[str, Path(min_length=1, max_length=200)]
+
+#: Bytes handed to the server at a time, and what a probe may ask for at most.
+PIECE = 2**20
+LARGEST_PROBE = 2**26
+
+#: The job whose ledger the bytes belong to, and the site that they go to.
+JOB_HEADER, SITE_HEADER = "x-dataflow-job", "x-dataflow-site"
+
+_LONGEST_WORD = 200
+_ONE_FILE = frozenset({"hdf5", "netcdf", "npy", "csv", "parquet"})
+_BINARY = "application/octet-stream"
+_BYTES: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {_BINARY: {}}}
+    for status, text in ((200, "The whole object"), (206, "The bytes asked for"))
+}
+
+
+@router.head("/v1/data/{replica}/{path:path}", include_in_schema=False)
+@router.get(
+    "/v1/data/{replica}/{path:path}",
+    summary="Bytes of one object of a replica; understands Range",
+    response_class=StreamingResponse,
+    responses={**_BYTES, **refusals(404, 416, 503)},
+)
+async def data(request: Request, own: Own, replica: Id, path: str) -> Response:
+    """Bytes are metered for the job that header ``X-Dataflow-Job`` names."""
+    copy = own.served_replica(replica)
+    try:
+        store, name = await asyncio.to_thread(_object, own, copy, path)
+        facts = await obstore.head_async(store, name)
+    except FileNotFoundError:
+        return refusal(404, UnknownDataset.kind, f"{replica}/{path}")
+    size, tag = int(facts["size"]), facts["e_tag"] or ""
+    headers = {
+        "accept-ranges": "bytes",
+        "last-modified": format_datetime(facts["last_modified"], usegmt=True),
+        "x-content-type-options": "nosniff",
+        **({"etag": tag} if tag else {}),
+    }
+    condition = request.headers.get("if-range")
+    try:
+        asked = None if condition not in (None, tag) else request.headers.get("range")
+        part = wanted(asked, size)
+    except Unsatisfiable:
+        answer = refusal(416, "config", f"{replica}/{path} has {size} bytes")
+        answer.headers["content-range"] = f"bytes */{size}"
+        return answer
+    start, end = part or (0, size)
+    headers["content-length"] = str(end - start)
+    if part is not None:
+        headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
+    status = 200 if part is None else 206
+    if request.method == "HEAD" or start == end:
+        return Response(None, status, headers, _BINARY)
+    found = await obstore.get_async(store, name, options={"range": (start, end)})
+    pieces = _metered(request, own, copy, found.stream(min_chunk_size=PIECE))
+    return StreamingResponse(pieces, status, headers, _BINARY)
+
+
+@router.get(
+    "/v1/probe",
+    summary="So many bytes of nothing, to measure a link",
+    response_class=StreamingResponse,
+    responses={**{200: _BYTES[200]}, **refusals()},
+)
+async def probe(
+    nbytes: Annotated[int, Query(ge=0, le=LARGEST_PROBE)] = 2**20,
+) -> StreamingResponse:
+    async def zeros() -> AsyncIterator[bytes]:
+        piece = bytes(min(PIECE, nbytes))
+        for start in range(0, nbytes, PIECE):
+            yield piece[: nbytes - start]
+
+    headers = {"content-length": str(nbytes), "cache-control": "no-store"}
+    return StreamingResponse(zeros(), 200, headers, _BINARY)
+
+
+def _object(own: Served, replica: Replica, path: str) -> tuple[AnyStore, str]:
+    """The open store of a replica, and the name in it that ``path`` means.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the path leaves the replica, by its text or through a symbolic link, or names nothing.
+    """
+    if any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in path.split("/")):
+        raise FileNotFoundError(path)
+    local = local_path(replica.url)
+    root = replica.url
+    if replica.format in _ONE_FILE or (local is not None and local.is_file()):
+        root, name = split(replica.url)
+        if path != name:
+            raise FileNotFoundError(path)
+        local = local.parent if local is not None else None
+    if local is not None:
+        _stays_inside(local, path)
+    stores = {store.name: store for store in own.topology().stores_at(own.site.name)}
+    store = stores.get(replica.store)
+    credentials = resolve(store.credentials) if store else None
+    options = store.options if store else ()
+    return object_store(root, credentials=credentials, options=options, mkdir=False), path
+
+
+def _stays_inside(root: LocalPath, path: str) -> None:
+    real_root = root.resolve()
+    if not root.joinpath(path).resolve().is_relative_to(real_root):
+        raise FileNotFoundError(path)
+
+
+async def _metered(
+    request: Request, own: Served, replica: Replica, pieces: Any
+) -> AsyncIterator[bytes]:
+    """The pieces; what was really handed out is metered, however it ends."""
+    job = request.headers.get(JOB_HEADER, "")[:_LONGEST_WORD]
+    to = request.headers.get(SITE_HEADER, "")[:_LONGEST_WORD] or identity_of(request).user
+    sent = 0
+    try:
+        async for piece in pieces:
+            yield bytes(piece)
+            sent += len(piece)
+    finally:
+        if job and sent:
+            own.meter(job, replica.key, sent, to)

@@ -1,0 +1,69 @@
+"""What an agent serves: the shape of a participant, and how a route gets at it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Protocol
+
+from fastapi import Depends, Request
+
+from dataflow.agent.auth import Identity
+from dataflow.agent.door import identity_of
+from dataflow.datasets import Dataset, Replica
+from dataflow.errors import SiteRefused
+from dataflow.execution.events import Event, JobCreated, SiteAccess
+from dataflow.sites import Site, Topology
+
+
+class Served(Protocol):
+    """A participant: one site's catalog, runner, jobs and data, in this process."""
+
+    @property
+    def site(self) -> Site: ...
+    @property
+    def records(self) -> Any: ...
+    @property
+    def runner(self) -> SiteAccess: ...
+
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+    def topology(self) -> Topology: ...
+    async def register(
+        self,
+        url: str,
+        *,
+        name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        variable: str | None = None,
+        owner: str = "",
+        replica_of: str | None = None,
+    ) -> Dataset: ...
+    async def submit(self, created: JobCreated, payloads: Mapping[str, bytes]) -> str: ...
+    async def job(self, job_id: str) -> Any: ...
+    async def job_events(self, job_id: str, since: int, wait: float) -> Sequence[Event]: ...
+    async def ask(
+        self, job_id: str, what: Literal["cancel", "suspend", "resume"], by: str
+    ) -> None: ...
+    async def jobs(self) -> Sequence[Any]: ...
+    async def join(self, address: str, credentials: str | None) -> None: ...
+    def served_replica(self, replica_id: str) -> Replica: ...
+    def dashboard(self) -> str | None: ...
+    async def ledger(self, job: str | None) -> Sequence[Any]: ...
+    def meter(self, job: str, key: str, nbytes: int, to: str) -> None: ...
+
+
+def _participant(request: Request) -> Served:
+    participant: Served = request.app.state.participant
+    return participant
+
+
+Own = Annotated[Served, Depends(_participant)]
+Asker = Annotated[Identity, Depends(identity_of)]
+
+
+async def only_readers_look(request: Request) -> None:
+    """Refuse everything but looking to those who may only look."""
+    if request.url.path == "/v1/health":
+        return
+    if identity_of(request).role == "reader" and request.method not in ("GET", "HEAD"):
+        raise SiteRefused(_participant(request).site.name, "this token may only look")
