@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import google_crc32c
 import numpy as np
 import xarray as xr
-from numcodecs.zstd import Zstd
+from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 from xarray import conventions
 from xarray.backends.zarr import FillValueCoder, encode_zarr_attr_value
 
@@ -162,9 +162,7 @@ def _chunks(
     """Chunk indices in a block, and the window of the block that each covers."""
     starts = [range(0, length, chunk) for length, chunk in zip(shape, chunks, strict=True)]
     for start in product(*starts):
-        index = tuple(
-            (o + s) // c for o, s, c in zip(origin, start, chunks, strict=True)
-        )
+        index = tuple((o + s) // c for o, s, c in zip(origin, start, chunks, strict=True))
         yield index, tuple(slice(s, s + c) for s, c in zip(start, chunks, strict=True))
 
 
@@ -208,7 +206,9 @@ def encode(
         values = encoded.data if encoded.chunks is not None else np.asarray(encoded.values)
         dtype = np.dtype(values.dtype).newbyteorder("<")
         if dtype.kind not in _KINDS:
-            raise StorageError(f"variable {name!r} has elements of type {dtype}, not storable as Zarr")
+            raise StorageError(
+                f"variable {name!r} has elements of type {dtype}, not storable as Zarr"
+            )
         array = StoredArray(
             name=name,
             shape=tuple(int(n) for n in encoded.shape),
@@ -265,7 +265,7 @@ def _without_objects(name: str, variable: xr.Variable) -> xr.Variable:
 
 
 def _attributes(attributes: Mapping[Any, Any], dtype: np.dtype[Any] | None) -> dict[str, Any]:
-    found = {str(name): encode_zarr_attr_value(value) for name, value in attributes.items()}
+    found = {str(name): encode_zarr_attr_value(value) for name, value in attributes.items()}  # type: ignore[no-untyped-call]
     fill = found.pop("_FillValue", None)
     # NaN stands for itself; only an integer needs to be told which value means "missing" (times).
     if fill is not None and dtype is not None and dtype.kind in "iu":
@@ -299,14 +299,14 @@ def extent_of(dataset: xr.Dataset, chunks: Mapping[str, tuple[int, ...]]) -> Ext
 
 def tasks(attempt: Attempt, group: EncodedGroup) -> list[tuple[int, Any]]:
     """Delayed tasks that write the Dask arrays of a group, each with the bytes it covers."""
-    import dask
     from dask.array.core import normalize_chunks
+    from dask.delayed import delayed
 
     found = []
     for array, values in group.arrays:
         if isinstance(values, np.ndarray):
             continue
-        wanted = normalize_chunks(array.cut.blocks, shape=array.shape)
+        wanted = normalize_chunks(array.cut.blocks, shape=array.shape)  # type: ignore[no-untyped-call]
         aligned = values if values.chunks == wanted else values.rechunk(wanted)
         starts = [np.cumsum([0, *lengths[:-1]]).tolist() for lengths in wanted]
         origins = [tuple(origin) for origin in product(*starts)]
@@ -315,7 +315,7 @@ def tasks(attempt: Attempt, group: EncodedGroup) -> list[tuple[int, Any]]:
         for first in range(0, len(blocks), array.cut.together):
             some = slice(first, first + array.cut.together)
             write = partial(write_blocks, attempt=attempt, array=array, origins=origins[some])
-            task = dask.delayed(write, pure=False)(*blocks[some])
+            task = delayed(write, pure=False)(*blocks[some])
             found.append((sum(shapes[some]) * array.dtype.itemsize, task))
     return found
 
@@ -327,7 +327,9 @@ def write_in_memory(attempt: Attempt, group: EncodedGroup) -> Iterator[tuple[int
             continue
         rows = array.cut.chunks[0] if array.shape else 1
         # A stripe at a time: as many chunks as are in flight, not a copy of the whole array.
-        across = prod(ceil(n / c) for n, c in zip(array.shape[1:], array.cut.chunks[1:], strict=True))
+        across = prod(
+            ceil(n / c) for n, c in zip(array.shape[1:], array.cut.chunks[1:], strict=True)
+        )
         stripe = rows * max(1, PUTS_IN_FLIGHT // max(across, 1))
         for start in range(0, array.shape[0], stripe) if array.shape else [0]:
             block = values[start : start + stripe] if array.shape else values
@@ -337,9 +339,7 @@ def write_in_memory(attempt: Attempt, group: EncodedGroup) -> Iterator[tuple[int
 
 def write_metadata(attempt: Attempt, group: EncodedGroup) -> list[FileEntry]:
     """Write the metadata of the arrays, not yet that of the group."""
-    return [
-        attempt.put(f"{name}/zarr.json", [body]) for name, body in group.array_metadata.items()
-    ]
+    return [attempt.put(f"{name}/zarr.json", [body]) for name, body in group.array_metadata.items()]
 
 
 def as_dataset(value: xr.DataArray) -> tuple[xr.Dataset, dict[str, Any]]:
@@ -348,8 +348,8 @@ def as_dataset(value: xr.DataArray) -> tuple[xr.Dataset, dict[str, Any]]:
     # A variable with the name of a dimension comes back as a coordinate.
     taken = {str(key) for key in (*value.coords, *value.dims)}
     variable = next(n for n in (name, "data", "data_", "data__") if n and n not in taken)
-    dataset = value.drop_encoding().to_dataset(name="dataflow-array").rename(
-        {"dataflow-array": variable}
+    dataset = (
+        value.drop_encoding().to_dataset(name="dataflow-array").rename({"dataflow-array": variable})
     )
     return dataset, {"kind": "array", "variable": variable, "name": name}
 

@@ -68,9 +68,7 @@ class BlockReader(io.RawIOBase):
         first, last = start // self._block_nbytes, -(-end // self._block_nbytes)
         if last - first > self._keep:
             # More than the blocks kept could hold: straight through, in one request.
-            target[:wanted] = memoryview(
-                self._store.get_range(self._name, start=start, end=end)
-            )
+            target[:wanted] = memoryview(self._store.get_range(self._name, start=start, end=end))
         else:
             for number in range(first, last):
                 base = number * self._block_nbytes

@@ -24,11 +24,12 @@ from urllib.parse import unquote, urlsplit
 import obstore.store
 from zarr.storage import ObjectStore
 
-from dataflow.errors import ConfigError, StorageError
+from dataflow.errors import ConfigError, CorruptResult, StorageError
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
-    from zarr.core.buffer import Buffer
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
 
     AnyStore = obstore.store.LocalStore | obstore.store.S3Store | obstore.store.HTTPStore
 
@@ -39,7 +40,20 @@ S3_OPTIONS = frozenset({"endpoint", "region", "path_style", "anonymous", "timeou
 
 
 class OnePut(ObjectStore[Any]):
-    """Zarr's object store, with one request for every object that it writes."""
+    """Zarr's object store, with one request for every object that it writes.
+
+    With ``complete`` set, a chunk that is missing is an error rather than the fill value.
+    """
+
+    complete = False
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        found = await super().get(key, prototype, byte_range)
+        if found is None and self.complete and "c" in key.split("/")[1:]:
+            raise CorruptResult(str(self), f"chunk {key} is missing")
+        return found
 
     async def set(self, key: str, value: Buffer) -> None:
         self._check_writable()
@@ -182,9 +196,7 @@ def _opened(
     return _s3(parts.netloc, parts.path.strip("/"), dict(credentials), dict(options))
 
 
-def _s3(
-    bucket: str, prefix: str, credentials: dict[str, str], options: dict[str, str]
-) -> AnyStore:
+def _s3(bucket: str, prefix: str, credentials: dict[str, str], options: dict[str, str]) -> AnyStore:
     unknown = sorted(options.keys() - S3_OPTIONS)
     if unknown:
         raise ConfigError(

@@ -36,12 +36,15 @@ ROOT_METADATA = "zarr.json"
 
 @contextmanager
 def plain_errors(url: str) -> Iterator[None]:
-    """A store's own errors as :class:`StorageError` with the first line of their text."""
+    """A store's own errors as :class:`StorageError` with the first line of their text.
+
+    All but "already exists", which is an answer.
+    """
     try:
         yield
-    except FileNotFoundError as error:
-        raise StorageError(f"{url}: {_first_line(error)}") from error
-    except BaseError as error:
+    except AlreadyExistsError:
+        raise
+    except (FileNotFoundError, BaseError) as error:
         raise StorageError(f"{url}: {_first_line(error)}") from error
 
 
@@ -85,12 +88,14 @@ class Attempt:
         for part in parts:
             digest.update(part)
             size += memoryview(part).nbytes
-        put = self.store.put(f"{self.prefix}/{path}", list(parts), use_multipart=False)
+        with plain_errors(self.url):
+            put = self.store.put(f"{self.prefix}/{path}", list(parts), use_multipart=False)
         return FileEntry(path, size, put["e_tag"], digest.hexdigest())
 
     def listing(self) -> dict[str, FileEntry]:
         """What the store says is there, by path below the attempt; no checksums."""
-        return {entry.path: entry for entry in listed(self.store, self.prefix)}
+        with plain_errors(self.url):
+            return {entry.path: entry for entry in listed(self.store, self.prefix)}
 
 
 def listed(store: AnyStore, prefix: str) -> Iterator[FileEntry]:
@@ -122,7 +127,9 @@ def attempt_at(
     )
 
 
-def publish(attempt: Attempt, manifest: Manifest, *, root_metadata: bytes | None = None) -> Manifest:
+def publish(
+    attempt: Attempt, manifest: Manifest, *, root_metadata: bytes | None = None
+) -> Manifest:
     """Make an attempt visible, all of it or nothing.
 
     Parameters
@@ -148,9 +155,10 @@ def publish(attempt: Attempt, manifest: Manifest, *, root_metadata: bytes | None
         last = attempt.put(ROOT_METADATA, [root_metadata])
         files = tuple(sorted((*manifest.files, last), key=lambda file: file.path))
         manifest = replace(manifest, files=files, nbytes=manifest.nbytes + last.size)
-    store, commit = attempt.store, f"{key_prefix(attempt.area, attempt.key)}/{COMMIT}"
+    commit = f"{key_prefix(attempt.area, attempt.key)}/{COMMIT}"
     try:
-        store.put(commit, to_bytes(manifest), mode="create", use_multipart=False)
+        with plain_errors(attempt.url):
+            attempt.store.put(commit, to_bytes(manifest), mode="create", use_multipart=False)
     except AlreadyExistsError:
         winner = find_result(
             attempt.root,
@@ -188,12 +196,14 @@ def prove(attempt: Attempt, files: Iterable[FileEntry]) -> None:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise CorruptResult(attempt.url, "; ".join(wrong[:3]) + more)
     if there:
-        attempt.store.delete([f"{attempt.prefix}/{path}" for path in there])
+        with plain_errors(attempt.url):
+            attempt.store.delete([f"{attempt.prefix}/{path}" for path in there])
 
 
 def discard(attempt: Attempt) -> None:
     """Delete everything that an attempt wrote; nothing if it wrote nothing."""
-    _delete_below(attempt.root, attempt.store, attempt.prefix)
+    with plain_errors(attempt.url):
+        _delete_below(attempt.root, attempt.store, attempt.prefix)
 
 
 def _delete_below(root: str, store: AnyStore, prefix: str) -> None:
@@ -256,13 +266,11 @@ def verify_result(
     CorruptResult
         Naming the first file, in the order of the manifest, that is missing or different.
     """
-    remote = local_path(manifest.prefix) is None
+    path = local_path(manifest.prefix)
+    if path is not None and not path.is_dir():
+        raise CorruptResult(manifest.prefix, "its directory is gone")
     with plain_errors(manifest.prefix):
-        if not remote and not (local_path(manifest.prefix) or shutil).is_dir():  # type: ignore[union-attr]
-            raise CorruptResult(manifest.prefix, "its directory is gone")
-        store = object_store(
-            manifest.prefix, credentials=credentials, options=options, mkdir=False
-        )
+        store = object_store(manifest.prefix, credentials=credentials, options=options, mkdir=False)
         there = {file.path: file for file in listed(store, "")}
         for file in manifest.files:
             found = there.get(file.path)
@@ -273,7 +281,7 @@ def verify_result(
                     manifest.prefix, f"{file.path} has {found.size} bytes, not {file.size}"
                 )
             # A local ETag holds the inode and the time, which a restored backup changes.
-            if remote and file.etag and found.etag and file.etag != found.etag:
+            if path is None and file.etag and found.etag and file.etag != found.etag:
                 raise CorruptResult(manifest.prefix, f"{file.path} was written again")
         if deep:
             _verify_bytes(manifest, store)
@@ -376,9 +384,7 @@ def _uncommitted(
     name = key.rpartition("/")[2]
     found = find_result(root, name, area=area, credentials=credentials, options=options)
     return [
-        prefix
-        for prefix in attempts
-        if found is None or prefix.rpartition("/")[2] != found.attempt
+        prefix for prefix in attempts if found is None or prefix.rpartition("/")[2] != found.attempt
     ]
 
 

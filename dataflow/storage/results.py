@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+import xxhash
 
 from dataflow.datasets import Extent, Format, Kind
 from dataflow.errors import StorageError
@@ -119,13 +120,12 @@ def write_result(
         return found
     run = compute or _dask_compute
     tell = on_progress or _silent
-    with plain_errors(place.url):
-        stored = normalised(value)
-        if isinstance(stored, list):
-            return _write_files(stored, place, provenance, tell)
-        if not isinstance(stored, xr.Dataset | xr.DataArray):
-            return _write_table(stored, place, provenance, 8 * chunk_nbytes, run, tell)
-        return _write_group(stored, place, provenance, chunk_nbytes, compression, run, tell)
+    stored = normalised(value)
+    if isinstance(stored, list):
+        return _write_files(stored, place, provenance, tell)
+    if not isinstance(stored, xr.Dataset | xr.DataArray):
+        return _write_table(stored, place, provenance, 8 * chunk_nbytes, run, tell)
+    return _write_group(stored, place, provenance, chunk_nbytes, compression, run, tell)
 
 
 def normalised(value: Any) -> Any:
@@ -150,7 +150,11 @@ def normalised(value: Any) -> Any:
         return list(value)
     kind = type(value).__module__.partition(".")[0]
     if kind in {"dask", "dask_expr"}:
-        if hasattr(value, "npartitions") and hasattr(value, "_meta") and not hasattr(value, "chunks"):
+        if (
+            hasattr(value, "npartitions")
+            and hasattr(value, "_meta")
+            and not hasattr(value, "chunks")
+        ):
             frame = value.to_frame() if getattr(value, "ndim", 2) == 1 else value
             if getattr(frame, "ndim", 2) == 2:
                 return frame
@@ -264,7 +268,9 @@ def _write_files(
     for name, source in sources.items():
         files.append(put_file(place, name, source))
         tell(sum(file.size for file in files), total)
-    return publish(place, _manifest(place, "files", "files", files, Extent(nbytes=total), provenance))
+    return publish(
+        place, _manifest(place, "files", "files", files, Extent(nbytes=total), provenance)
+    )
 
 
 def _named(paths: list[Path]) -> dict[str, Path]:
@@ -284,8 +290,6 @@ def _named(paths: list[Path]) -> dict[str, Path]:
 
 def put_file(place: Attempt, name: str, source: Path) -> FileEntry:
     """Write one local file into an attempt; large ones in parts, with bounded memory."""
-    import xxhash
-
     size = source.stat().st_size
     if size <= ONE_PUT_NBYTES:
         return place.put(name, [source.read_bytes()])
@@ -293,7 +297,8 @@ def put_file(place: Attempt, name: str, source: Path) -> FileEntry:
     with source.open("rb") as file:
         while piece := file.read(2**22):
             digest.update(piece)
-    put = place.store.put(f"{place.prefix}/{name}", source, chunk_size=16 * 2**20)
+    with plain_errors(place.url):
+        put = place.store.put(f"{place.prefix}/{name}", source, chunk_size=16 * 2**20)
     return FileEntry(name, size, put["e_tag"], digest.hexdigest())
 
 
@@ -321,9 +326,9 @@ def _manifest(
 
 
 def _dask_compute(*collections: Any) -> Sequence[Any]:
-    import dask
+    from dask.base import compute
 
-    values: Sequence[Any] = dask.compute(*collections)
+    values: Sequence[Any] = compute(*collections)  # type: ignore[no-untyped-call]
     return values
 
 

@@ -39,13 +39,13 @@ def write_part(
 
 def tasks(attempt: Attempt, frame: Any) -> list[Any]:
     """Delayed tasks that write the partitions of a Dask DataFrame."""
-    import dask
+    from dask.delayed import delayed
 
     schema = schema_of(frame._meta)
     return [
-        dask.delayed(
-            partial(write_part, attempt=attempt, number=number, schema=schema), pure=False
-        )(partition)
+        delayed(partial(write_part, attempt=attempt, number=number, schema=schema), pure=False)(
+            partition
+        )
         for number, partition in enumerate(frame.to_delayed())
     ]
 
