@@ -1,0 +1,104 @@
+"""What a site file says, as frozen records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from dataflow.sites import Link, Site
+from dataflow.stores import Store
+
+BackendKind = Literal["local"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """Where this site's agent answers: a Unix socket, or a host and a port (0: any free one)."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    socket: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerAddress:
+    """An agent to join the federation by, and the *name* of the token to show it.
+
+    ``site`` is its name where the file gives one; one address is enough to learn the others.
+    """
+
+    address: str
+    credentials: str | None = None
+    site: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """Data to register when the site starts; what is registered already stays as it is."""
+
+    url: str
+    name: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    owner: str = ""
+    variable: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """How this site gets its workers: how many, threads of each, bytes of memory of each."""
+
+    kind: BackendKind = "local"
+    workers: int = 1
+    threads: int = 1
+    memory: int = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Federation:
+    """A site file: who takes part, as far as its author knows.
+
+    Attributes
+    ----------
+    sites
+        This process's own site first, if it has one, then the others in the order of the file.
+    stores, links
+        Declared ones; a link between two sites in both directions is two.
+    me
+        Name of the site that this process serves, ``None`` for a visitor.
+    listen
+        Where its agent answers; ``None`` if the file leaves that open.
+    peers
+        Agents to join by: every other site with an address, then the bare addresses.
+    state
+        Directory for the catalog, the journals and the temporary files of this site.
+    datasets
+        To register at the start.
+    backend
+        Workers of this site; the numbers are those of its `Site` record.
+    away_after, lost_after
+        Seconds of silence until a site is shown as away, until its work is given to others.
+    file
+        Where all this was read, empty if not from a file.
+    """
+
+    sites: tuple[Site, ...] = ()
+    stores: tuple[Store, ...] = ()
+    links: tuple[Link, ...] = ()
+    me: str | None = None
+    listen: Listen | None = None
+    peers: tuple[PeerAddress, ...] = ()
+    state: Path
+    datasets: tuple[Registration, ...] = ()
+    backend: Backend = field(default_factory=Backend)
+    away_after: float = 5.0
+    lost_after: float = 8.0
+    file: str = ""
+
+    @property
+    def site(self) -> Site | None:
+        """The record of this process's own site."""
+        return next((site for site in self.sites if site.name == self.me), None)

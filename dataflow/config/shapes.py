@@ -1,0 +1,348 @@
+"""The shapes that YAML must have: pydantic models of the site file, strict at the door."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+
+from dataflow._quantities import parse_bytes, parse_rate, parse_seconds
+from dataflow.config.records import Backend, BackendKind, Listen
+from dataflow.errors import ConfigError
+from dataflow.sites import Site, Trust
+from dataflow.stores import Purpose
+
+_NUMBER = re.compile(r"\s*[+-]?[0-9][0-9_.]*(?:[eE][+-]?[0-9]+)?\s*\Z")
+_SCHEMES = ("file", "s3", "sftp", "http", "https")
+_AGENT_SCHEMES = ("http", "https", "ssh", "unix")
+#: Longest path of a Unix socket on Linux.
+_LONGEST_SOCKET = 107
+
+
+def _quantity(parse: Callable[[str], float], unit: str) -> Callable[[Any], Any]:
+    def checked(value: Any) -> Any:
+        text = str(value).strip()
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError(f"must be text such as '4 {unit}', not {value!r}")
+        if text.startswith("-"):
+            raise ValueError(f"must not be negative: {text!r}")
+        if _NUMBER.match(text) and float(text.replace("_", "")) != 0:
+            raise ValueError(f"{text!r} has no unit: write '{text} {unit}'")
+        try:
+            return parse(text)
+        except ConfigError as error:
+            raise ValueError(error.message.partition(": ")[2] or error.message) from None
+
+    return checked
+
+
+def _schema(*examples: str) -> WithJsonSchema:
+    pattern = r"^\s*[0-9][0-9_.]*\s*[A-Za-zµ/]+\s*$"
+    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": list(examples)})
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise ValueError("must be more than 0")
+    return value
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", value):
+        raise ValueError(f"{value!r} is no name: letters, digits, '-', '_' and '.' only")
+    return value
+
+
+def _title(value: str) -> str:
+    if not value or value != value.strip() or not value.isprintable():
+        raise ValueError(f"{value!r} is no name for a dataset")
+    return value
+
+
+def _no_secret(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        secret = parts.password is not None or ("@" in parts.netloc and parts.scheme == "s3")
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no URL: {error}") from None
+    if secret:
+        raise ValueError("a secret must not stand in this file: name a credential instead")
+    return value
+
+
+def _address(value: str) -> str:
+    _no_secret(value)
+    parts = urlsplit(value)
+    if parts.scheme not in _AGENT_SCHEMES or not (parts.netloc or parts.path):
+        raise ValueError(
+            f"{value!r} is no address of an agent: write https://host:port, "
+            "http://127.0.0.1:port, unix:///path or ssh://user@host"
+        )
+    return value.rstrip("/") if parts.scheme in ("http", "https") else value
+
+
+def _url(value: str) -> str:
+    _no_secret(value)
+    scheme, mark, rest = value.partition("://")
+    if mark and scheme not in _SCHEMES:
+        raise ValueError(f"{scheme!r} is no kind of store: known are {', '.join(_SCHEMES)}")
+    if not value or (mark and not rest):
+        raise ValueError(f"{value!r} is no URL and no path")
+    return value
+
+
+def _options(value: dict[str, str]) -> dict[str, str]:
+    for name in value:
+        if re.search(r"secret|passw|token|access_key|^key$", name, re.IGNORECASE):
+            raise ValueError(f"{name!r}: a secret must not stand in this file: name a credential")
+    return value
+
+
+def absolute_url(url: str, directory: Path) -> str:
+    """A URL as it is; a path, from ``directory`` or from the home, as ``file:///…``."""
+    if "://" in url:
+        return url.rstrip("/") if url.split("://", 1)[1].strip("/") else url
+    return resolved(url.removeprefix("file:"), directory).as_uri()
+
+
+def resolved(path: str, directory: Path) -> Path:
+    """A path from a directory, without ``..``, links left as they are."""
+    return Path(os.path.normpath(directory / Path(path).expanduser()))
+
+
+Bytes = Annotated[
+    int,
+    BeforeValidator(_quantity(parse_bytes, "GB")),
+    AfterValidator(_positive),
+    _schema("4 GB", "512 MiB"),
+]
+Rate = Annotated[
+    float,
+    BeforeValidator(_quantity(parse_rate, "Mbit/s")),
+    AfterValidator(_positive),
+    _schema("50 Mbit/s", "1.2 GB/s"),
+]
+Seconds = Annotated[float, BeforeValidator(_quantity(parse_seconds, "s")), _schema("10 ms", "5 s")]
+Name = Annotated[str, AfterValidator(_name)]
+Title = Annotated[str, AfterValidator(_title)]
+Address = Annotated[str, AfterValidator(_address)]
+Url = Annotated[str, AfterValidator(_url)]
+Options = Annotated[dict[str, str], AfterValidator(_options)]
+
+
+class Shape(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class _Facts(Shape):
+    name: Name
+    workers: Annotated[int, Field(ge=0)] | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
+    memory: Bytes | None = None
+    speed: Annotated[float, Field(gt=0)] = 1.0
+    trust: Trust = "lab"
+
+    def record(
+        self,
+        *,
+        fallback: BackendShape | None = None,
+        address: str | None = None,
+        credentials: str | None = None,
+    ) -> Site:
+        """The site; numbers from here, else from ``fallback``, else the defaults."""
+        numbers: dict[str, Any] = {}
+        for name in ("workers", "threads", "memory"):
+            own = getattr(self, name)
+            value = getattr(fallback, name, None) if own is None else own
+            if value is not None:
+                numbers[name] = value
+        return Site(
+            name=self.name,
+            address=address,
+            credentials=credentials,
+            speed=self.speed,
+            trust=self.trust,
+            **numbers,
+        )
+
+
+class OwnSiteShape(_Facts):
+    """The site that this process serves."""
+
+
+class SiteShape(_Facts):
+    """Another site; what it says of itself replaces everything here but how to reach it."""
+
+    address: Address
+    credentials: Name | None = None
+
+
+class StoreShape(Shape):
+    """A place with bytes."""
+
+    name: Name
+    url: Url
+    site: Name | None = None
+    purpose: Purpose = "results"
+    credentials: Name | None = None
+    options: Options = Field(default_factory=dict)
+
+
+class LinkShape(Shape):
+    """A declared road: ``between`` two sites both ways, or from ``source`` to ``target``."""
+
+    between: Annotated[list[Name], Field(min_length=2, max_length=2)] | None = None
+    source: Name | None = None
+    target: Name | None = None
+    bandwidth: Rate
+    latency: Seconds
+
+    @model_validator(mode="after")
+    def _two_ends(self) -> LinkShape:
+        one_way = self.source is not None and self.target is not None
+        half = (self.source is None) != (self.target is None)
+        if half or one_way == (self.between is not None):
+            raise ValueError("say between: [one, other], or source: and target:")
+        names = [name for _, name in self.ends()]
+        if names[0] == names[1]:
+            raise ValueError(f"a link needs two different sites, not {names[0]!r} twice")
+        return self
+
+    def ends(self) -> list[tuple[tuple[str | int, ...], str]]:
+        """Where each end stands in this entry, and its name."""
+        if self.between is not None:
+            return [(("between", i), name) for i, name in enumerate(self.between)]
+        return [(("source",), self.source or ""), (("target",), self.target or "")]
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Source and target of each direction."""
+        (_, one), (_, other) = self.ends()
+        return [(one, other), (other, one)] if self.between is not None else [(one, other)]
+
+
+class DatasetShape(Shape):
+    """Data to register at the start."""
+
+    url: Url
+    name: Title | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+    owner: str = ""
+    variable: str | None = None
+
+
+class BackendShape(Shape):
+    """How workers are obtained."""
+
+    kind: BackendKind = Backend().kind
+    workers: Annotated[int, Field(ge=0)] | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
+    memory: Bytes | None = None
+
+
+class TimeoutsShape(Shape):
+    """How long silence may last."""
+
+    away_after: Seconds = 5.0
+    lost_after: Seconds = 8.0
+
+    @model_validator(mode="after")
+    def _not_nothing(self) -> TimeoutsShape:
+        if self.away_after <= 0 or self.lost_after <= 0:
+            raise ValueError("must be longer than nothing")
+        return self
+
+
+class PeerShape(Shape):
+    """An agent whose site's name is not known here."""
+
+    address: Address
+    credentials: Name | None = None
+
+
+class ListenShape(Shape):
+    """Where the agent answers."""
+
+    address: str
+    certificate: str | None = None
+    key: str | None = None
+
+    def record(self, directory: Path) -> Listen:
+        """The record; paths begin at ``directory``.
+
+        Raises
+        ------
+        ValueError
+            If the address is none.
+        """
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("TLS needs both a certificate and its key")
+        if self.address.startswith("unix:"):
+            told = re.sub(r"^unix:(//(?=/))?", "", self.address)
+            path = resolved(told, directory)
+            if not told or len(str(path).encode()) > _LONGEST_SOCKET:
+                raise ValueError(
+                    f"the path of a Unix socket has 1 to {_LONGEST_SOCKET} bytes, not "
+                    f"{len(str(path).encode())}: {path}"
+                )
+            return Listen(socket=path)
+        match = re.fullmatch(r"(?:\[([0-9A-Fa-f:]+)\]|([^:\s/]+)):([0-9]{1,5})", self.address)
+        if match is None or int(match[3]) > 65535:
+            raise ValueError(f"{self.address!r} is neither host:port nor unix:path")
+        return Listen(
+            host=match[1] or match[2],
+            port=int(match[3]),
+            certificate=resolved(self.certificate, directory) if self.certificate else None,
+            key=resolved(self.key, directory) if self.key else None,
+        )
+
+
+def _as_address(value: Any) -> Any:
+    return {"address": value} if isinstance(value, str) else value
+
+
+class SiteFile(Shape):
+    """The whole file."""
+
+    site: OwnSiteShape | None = None
+    listen: Annotated[ListenShape | None, BeforeValidator(_as_address)] = None
+    state: str | None = None
+    stores: list[StoreShape] = Field(default_factory=list)
+    sites: list[SiteShape] = Field(default_factory=list)
+    peers: list[Annotated[PeerShape, BeforeValidator(_as_address)]] = Field(default_factory=list)
+    links: list[LinkShape] = Field(default_factory=list)
+    datasets: list[DatasetShape] = Field(default_factory=list)
+    backend: BackendShape | None = None
+    timeouts: TimeoutsShape = Field(default_factory=TimeoutsShape)
+
+
+_SECTIONS: dict[str, type[Shape]] = {
+    "site": OwnSiteShape,
+    "listen": ListenShape,
+    "stores": StoreShape,
+    "sites": SiteShape,
+    "peers": PeerShape,
+    "links": LinkShape,
+    "datasets": DatasetShape,
+    "backend": BackendShape,
+    "timeouts": TimeoutsShape,
+}
+
+
+def keys_at(path: Sequence[str | int]) -> list[str]:
+    """The keys that a mapping at this path may have."""
+    words = [part for part in path if isinstance(part, str)]
+    model = _SECTIONS.get(words[0], SiteFile) if words else SiteFile
+    return list(model.model_fields)

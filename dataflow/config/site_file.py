@@ -1,0 +1,291 @@
+"""The site file: who takes part, in one YAML format for notebooks and for agents.
+
+A scientist's ``sites.yaml``, complete::
+
+    site: {name: laptop, workers: 2, memory: 4 GB}
+    stores:
+      - {name: results, url: ./results}
+    sites:
+      - {name: uva, address: "https://uva.example.org:8787", credentials: uva}
+      - {name: amc, address: "https://amc.example.org:8787", credentials: amc}
+    links:
+      - {between: [uva, amc], bandwidth: 50 Mbit/s, latency: 10 ms}
+
+An agent's ``site.yaml`` is the same with more of its own::
+
+    site: {name: uva, workers: 8, threads: 2, memory: 16 GB, trust: steward}
+    listen: 127.0.0.1:8787                  # or unix:./agent.sock
+    state: ./state
+    stores:
+      - {name: data, url: ./data, purpose: data}
+      - name: results
+        url: s3://uva-results
+        credentials: uva-minio              # a name; secrets never stand in this file
+        options: {endpoint: "http://127.0.0.1:9000", path_style: true}
+    datasets:
+      - {url: ./data/run1.h5, name: run1, tags: {system: adk}, owner: anna}
+    peers: ["https://amc.example.org:8787"]
+    timeouts: {away_after: 5 s, lost_after: 8 s}
+
+What holds:
+
+- ``site`` is the site that this process serves; without it the process is a visitor.
+- ``sites`` are others. One is enough: the rest of the federation is learned from it.
+- ``peers`` are agents whose site's name is not known here: an address, or
+  ``{address: …, credentials: …}``.
+- ``links`` are declared roads, ``between`` two sites in both directions or ``source`` to
+  ``target`` in one. Measurements replace them.
+- A store without ``site`` is one of our own. Relative paths begin at the file's directory.
+- ``backend`` says how workers are obtained: ``{kind: local}``; numbers of workers stand there
+  or in ``site``.
+- Sizes, rates and durations have units.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from dataflow.config import shapes
+from dataflow.config.marked import Marked, did_you_mean, read_marked
+from dataflow.config.records import Backend, Federation, Listen, PeerAddress, Registration
+from dataflow.config.settings import state_directory
+from dataflow.errors import ConfigError
+from dataflow.sites import Link, Site
+from dataflow.stores import Store
+
+
+def read_site_file(path: str | os.PathLike[str]) -> Federation:
+    """Read and check a site file.
+
+    Raises
+    ------
+    ConfigError
+        With file, dotted path and line of what is wrong; further errors follow in its text.
+    """
+    file = Path(path).expanduser()
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError("there is no such file", str(file)) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError("not readable as YAML: not UTF-8 text", str(file), "", line) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", str(file)) from None
+    return parse_site_file(text, file=str(file), directory=file.absolute().parent)
+
+
+def parse_site_file(
+    text: str, *, file: str = "<text>", directory: str | os.PathLike[str] = "."
+) -> Federation:
+    """Check the text of a site file; relative paths begin at ``directory``.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`read_site_file`.
+
+    Examples
+    --------
+    >>> parse_site_file("site: {name: laptop, memory: 4 GB}").sites[0].memory
+    4000000000
+    """
+    marked = read_marked(text, file, words=("tags", "options"))
+    if not isinstance(marked.value or {}, dict):
+        raise ConfigError("must be a mapping: site, sites, stores, links …", file, "", 1)
+    try:
+        document = shapes.SiteFile.model_validate(marked.value or {})
+    except ValidationError as error:
+        for detail in error.errors():
+            _complain(marked, detail)
+        document = None
+    if document is not None:
+        _cross_check(marked, document)
+    else:
+        _check_names(marked)
+    marked.check()
+    assert document is not None, "a document that was refused has complaints"
+    federation = _records(marked, document, Path(directory).absolute(), file)
+    marked.check()
+    return federation
+
+
+def load_schema() -> dict[str, Any]:
+    """JSON schema of the site file, for editors that check and complete while one types."""
+    schema = shapes.SiteFile.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+# --- complaints ------------------------------------------------------------------------------
+
+
+def _complain(marked: Marked, detail: Any) -> None:
+    path, value = detail["loc"], detail["input"]
+    match detail["type"]:
+        case "extra_forbidden":
+            known = shapes.keys_at(path[:-1])
+            hint = did_you_mean(str(path[-1]), known) or f"; known are {', '.join(known)}"
+            message = f"unknown key {path[-1]!r}{hint}"
+        case "missing":
+            message = f"{path[-1]!r} is missing"
+        case "string_type":
+            message = f"must be text, not {value!r}"
+            if isinstance(value, bool | int | float):
+                message += "; put it in quotes"
+        case "int_type" | "int_from_float" | "int_parsing":
+            message = f"must be a whole number, not {value!r}"
+        case "float_type":
+            message = f"must be a number, not {value!r}"
+        case "list_type":
+            message = "must be a list, each entry after a dash"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            message = f"must be a mapping, not {value!r}"
+        case "literal_error":
+            message = f"must be {detail['ctx']['expected']}, not {value!r}"
+        case "greater_than" | "greater_than_equal":
+            least = detail["ctx"].get("gt", detail["ctx"].get("ge"))
+            more = "more than" if detail["type"] == "greater_than" else "at least"
+            message = f"must be {more} {least:g}, not {value!r}"
+        case "value_error":
+            message = str(detail["ctx"]["error"])
+        case _:
+            message = f"{detail['msg']}, not {value!r}"
+    marked.complain(path, message)
+
+
+def _check_names(marked: Marked) -> None:
+    """Complain of names that stand twice, also in a document that has other errors."""
+    value: Mapping[str, Any] = marked.value or {}
+    own = value.get("site")
+    me = own.get("name") if isinstance(own, dict) else None
+    first: dict[tuple[str, Any, Any], int] = {}
+    if me is not None:
+        first["site", None, me] = marked.line(("site", "name"))
+    for section, noun in (("sites", "site"), ("datasets", "dataset"), ("stores", "store")):
+        entries = value.get(section)
+        for i, entry in enumerate(entries if isinstance(entries, list) else ()):
+            if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+                continue
+            home = str(entry.get("site", me)) if noun == "store" else None
+            name, path = (noun, home, entry["name"]), (section, i, "name")
+            if name in first:
+                text = f"another {noun} is called {entry['name']!r}, first in line {first[name]}"
+                marked.complain(path, text)
+            else:
+                first[name] = marked.line(path)
+
+
+def _cross_check(marked: Marked, document: shapes.SiteFile) -> None:
+    _check_names(marked)
+    me = document.site.name if document.site else None
+    names = [site.name for site in (*([document.site] if document.site else ()), *document.sites)]
+    for i, store in enumerate(document.stores):
+        if store.site is None and me is None:
+            marked.complain(("stores", i), "whose is it? give it a site, or the file a site:")
+        elif store.site is not None and store.site not in names:
+            hint = did_you_mean(store.site, names)
+            marked.complain(("stores", i, "site"), f"no site is called {store.site!r}{hint}")
+    pairs: Counter[tuple[str, str]] = Counter()
+    for i, link in enumerate(document.links):
+        for key, name in link.ends():
+            if name not in names:
+                hint = did_you_mean(name, names)
+                marked.complain(("links", i, *key), f"no site is called {name!r}{hint}")
+        for pair in link.pairs():
+            pairs[pair] += 1
+            if pairs[pair] == 2:
+                marked.complain(("links", i), f"the link {pair[0]} → {pair[1]} stands there twice")
+    for section in ("listen", "datasets"):
+        if me is None and getattr(document, section):
+            marked.complain((section,), "is for a site that is served: say which in site:")
+    timeouts = document.timeouts
+    if timeouts.lost_after < timeouts.away_after:
+        marked.complain(("timeouts",), "lost_after must not be shorter than away_after")
+    if document.site is not None and document.backend is not None:
+        for name in ("workers", "threads", "memory"):
+            if getattr(document.site, name) is not None and getattr(document.backend, name):
+                marked.complain(("backend", name), f"is said twice: here and in site.{name}")
+
+
+# --- records ---------------------------------------------------------------------------------
+
+
+def _records(marked: Marked, document: shapes.SiteFile, directory: Path, file: str) -> Federation:
+    own, backend = document.site, document.backend
+    me = own.name if own else None
+    sites: list[Site] = []
+    if own is not None:
+        sites.append(own.record(fallback=backend))
+    sites += [
+        site.record(address=site.address, credentials=site.credentials) for site in document.sites
+    ]
+    peers = [
+        PeerAddress(address=site.address, credentials=site.credentials, site=site.name)
+        for site in document.sites
+    ]
+    peers += [
+        PeerAddress(address=other.address, credentials=other.credentials)
+        for other in document.peers
+    ]
+    mine = sites[0] if own is not None else Site(name="")
+    state = shapes.resolved(document.state, directory) if document.state else None
+    return Federation(
+        sites=tuple(sites),
+        stores=tuple(_store(store, me, directory) for store in document.stores),
+        links=tuple(
+            Link(source=source, target=target, bandwidth=link.bandwidth, latency=link.latency)
+            for link in document.links
+            for source, target in link.pairs()
+        ),
+        me=me,
+        listen=_listen(marked, document, directory),
+        peers=tuple(peers),
+        state=state or (state_directory() / me if me else state_directory()),
+        datasets=tuple(_registration(entry, directory) for entry in document.datasets),
+        backend=Backend(
+            kind=backend.kind if backend else "local",
+            workers=mine.workers,
+            threads=mine.threads,
+            memory=mine.memory,
+        ),
+        away_after=document.timeouts.away_after,
+        lost_after=document.timeouts.lost_after,
+        file=file,
+    )
+
+
+def _store(store: shapes.StoreShape, me: str | None, directory: Path) -> Store:
+    return Store(
+        name=store.name,
+        site=store.site or me or "",
+        url=shapes.absolute_url(store.url, directory),
+        purpose=store.purpose,
+        credentials=store.credentials,
+        options=tuple(sorted(store.options.items())),
+    )
+
+
+def _registration(entry: shapes.DatasetShape, directory: Path) -> Registration:
+    return Registration(
+        url=shapes.absolute_url(entry.url, directory),
+        name=entry.name,
+        tags=dict(entry.tags),
+        owner=entry.owner,
+        variable=entry.variable,
+    )
+
+
+def _listen(marked: Marked, document: shapes.SiteFile, directory: Path) -> Listen | None:
+    if document.listen is None:
+        return None
+    try:
+        return document.listen.record(directory)
+    except ValueError as error:
+        marked.complain(("listen",), str(error))
+        return None
