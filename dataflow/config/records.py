@@ -15,13 +15,18 @@ BackendKind = Literal["local"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listen:
-    """Where this site's agent answers: a Unix socket, or a host and a port (0: any free one)."""
+    """Where this site's agent answers: a Unix socket, or a host and a port (0: any free one).
+
+    ``public`` is the address to tell others, where it is not the one to listen on: of a proxy or
+    a tunnel in front of the agent.
+    """
 
     host: str = "127.0.0.1"
     port: int = 0
     socket: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+    public: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -278,6 +278,7 @@ class ListenShape(Shape):
     address: str
     certificate: str | None = None
     key: str | None = None
+    public: Address | None = None
 
     def record(self, directory: Path) -> Listen:
         """The record; paths begin at ``directory``.
@@ -297,7 +298,7 @@ class ListenShape(Shape):
                     f"the path of a Unix socket has 1 to {_LONGEST_SOCKET} bytes, not "
                     f"{len(str(path).encode())}: {path}"
                 )
-            return Listen(socket=path)
+            return Listen(socket=path, public=self.public)
         match = re.fullmatch(r"(?:\[([0-9A-Fa-f:]+)\]|([^:\s/]+)):([0-9]{1,5})", self.address)
         if match is None or int(match[3]) > 65535:
             raise ValueError(f"{self.address!r} is neither host:port nor unix:path")
@@ -306,6 +307,7 @@ class ListenShape(Shape):
             port=int(match[3]),
             certificate=resolved(self.certificate, directory) if self.certificate else None,
             key=resolved(self.key, directory) if self.key else None,
+            public=self.public,
         )
 
 

@@ -36,6 +36,8 @@ What holds:
 - ``links`` are declared roads, ``between`` two sites in both directions or ``source`` to
   ``target`` in one. Measurements replace them.
 - A store without ``site`` is one of our own. Relative paths begin at the file's directory.
+- ``listen`` may be ``{address: 127.0.0.1:8787, public: "https://uva.example.org"}``: what others
+  are told is the public address, of a proxy or tunnel in front of the agent.
 - ``backend`` says how workers are obtained: ``{kind: local}``; numbers of workers stand there
   or in ``site``.
 - Sizes, rates and durations have units.
