@@ -7,7 +7,6 @@ writes down what it says; :mod:`dataflow.agent.door` has asked who it is before.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from importlib.metadata import version
 from typing import Annotated
 from urllib.parse import unquote
@@ -20,13 +19,13 @@ from starlette.responses import Response
 from dataflow.agent import answers, jobs, serve_data
 from dataflow.agent.answers import nothing, record, refusals
 from dataflow.agent.auth import Authenticate
-from dataflow.agent.bodies import Health, Join, Page, Registration, SiteAnswer
+from dataflow.agent.bodies import Health, Hint, Join, Page, Registration, SiteAnswer
 from dataflow.agent.door import Door
 from dataflow.agent.polls import Since, Wait, held
 from dataflow.agent.served import Asker, Own, Served, only_readers_look
+from dataflow.catalog.access import KnownSite
 from dataflow.datasets import Dataset
 from dataflow.errors import PolicyError
-from dataflow.sites import Site
 from dataflow.stores import store_for
 
 #: Most bytes that the body of a request may have.
@@ -99,13 +98,13 @@ async def site(own: Own) -> Response:
 
 @router.get(
     "/v1/peers",
-    tags=["site"],
-    summary="All sites of the federation that this one knows",
-    response_model=list[Site],
+    tags=["catalog"],
+    summary="All sites of the federation that this one knows, itself marked",
+    response_model=list[KnownSite],
     responses=refusals(),
 )
 async def peers(own: Own) -> Response:
-    return record(list(own.topology().sites), list[Site])
+    return record(list(await own.sync.peers()), list[KnownSite])
 
 
 @router.get(
@@ -124,29 +123,22 @@ async def records(
 ) -> Response:
     """Without ``site``: its own. A site's own word is the truth; of others it has copies."""
     name = site or own.site.name
-    page = await held(request, _page(own, name, since, wait), None)
-    return record(page or Page(site=name, epoch=""), Page)
+    epoch, rows = await held(request, own.sync.records(name, since, wait), ("", ()))
+    return record(Page(site=name, epoch=epoch, rows=tuple(rows)), Page)
 
 
-async def _page(own: Served, site: str, since: int, wait: float) -> Page:
-    news = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def told(changed: str, _: int) -> None:  # by the thread that wrote
-        if changed == site:
-            loop.call_soon_threadsafe(news.set)
-
-    stop = own.records.watch(told) if wait else None
-    try:
-        epoch, rows = await asyncio.to_thread(own.records.page, site, since)
-        if not rows and wait:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), wait)
-            epoch, rows = await asyncio.to_thread(own.records.page, site, since)
-    finally:
-        if stop is not None:
-            stop()
-    return Page(site=site, epoch=epoch, rows=tuple(rows))
+@router.post(
+    "/v1/hint",
+    tags=["catalog"],
+    summary="A site has news: worth pulling",
+    status_code=204,
+    responses=refusals(),
+)
+async def hint(own: Own, asker: Asker, body: Hint) -> Response:
+    """An address counts only from agents and administrators: our token would be shown there."""
+    address = body.address if asker.role in ("site", "admin") else None
+    await own.sync.hint(body.site, body.sequence, epoch=body.epoch, address=address)
+    return nothing()
 
 
 @router.post(

@@ -69,10 +69,12 @@ class Page(Body):
 
 
 class Hint(Body):
-    """A site has records up to this sequence number: worth pulling."""
+    """A site has written up to this sequence number of this epoch, and answers there."""
 
     site: Name
-    sequence: int = Field(ge=0)
+    sequence: int = Field(ge=0, le=2**53)
+    epoch: Annotated[str, Field(max_length=200)] = ""
+    address: Annotated[str, Field(max_length=2000)] | None = None
 
 
 class Join(Body):

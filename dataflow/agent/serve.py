@@ -11,8 +11,6 @@ import signal
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -21,6 +19,7 @@ import uvicorn
 from dataflow.agent.app import create_app
 from dataflow.agent.auth import Authenticate, TokenFile, check_binding, make_token_file
 from dataflow.agent.served import Served
+from dataflow.config.records import Listen
 from dataflow.errors import ConfigError
 
 #: Longer than any client of ours keeps an idle connection.
@@ -34,33 +33,14 @@ TOKEN_FILE = "tokens"
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Binding:
-    """Where an agent listens: a Unix socket, or a host and a port (0: any free one)."""
-
-    host: str = "127.0.0.1"
-    port: int = 0
-    socket: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-
-    def __post_init__(self) -> None:
-        if (self.certificate is None) != (self.key is None):
-            raise ConfigError("TLS needs both a certificate and its key")
-        if self.socket is None:
-            check_binding(self.host, encrypted=self.certificate is not None)
-        elif self.certificate is not None:
-            raise ConfigError("a Unix socket needs no certificate")
-
-
 async def serve(
     participant_at: Callable[[str], Served],
     *,
     site: str,
-    binding: Binding,
+    listen: Listen,
     state_dir: Path,
     authenticate: Authenticate | None = None,
-    announce: Callable[[str], None] = partial(print, flush=True),
+    announce: Callable[[str], None] | None = None,
 ) -> None:
     """Serve one site until SIGTERM or SIGINT; then close its participant.
 
@@ -71,40 +51,58 @@ async def serve(
         closed here.
     site
         Name of the site.
-    binding
-        Where to listen.
+    listen
+        Where to listen: a Unix socket, a loopback address, or with TLS any address.
     state_dir
         Gets the address file while the agent runs, and the token file.
     authenticate
         Who is let in; by default the token file in ``state_dir``, made if missing.
     announce
-        Told ``listening on <address>`` once requests are answered.
+        Told ``listening on <address>`` once requests are answered; by default it is printed.
 
     Raises
     ------
     ConfigError
         If the address is taken, or may not be used.
     """
+    if listen.socket is None:
+        check_binding(listen.host, encrypted=listen.certificate is not None)
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     if authenticate is None:
         tokens = state_dir / TOKEN_FILE
         make_token_file(tokens, _account())
         authenticate = TokenFile(tokens, site)
-    with _listening(binding) as listening:
-        address = _address(listening, binding)
+    with _listening(listen) as listening:
+        address = _address(listening, listen)
         participant = participant_at(address)
         app = create_app(participant, authenticate)
-        server = _Server(_config(app, binding))
+        server = _Server(_config(app, listen))
         file = state_dir / ADDRESS_FILE
         server.when_ready = lambda: _ready(site, address, file, announce)
         try:
             with _signals(server, app.state.stopping):
-                await participant.start()
-                await server.serve(sockets=[listening])
+                if await _started(participant, app.state.stopping):
+                    await server.serve(sockets=[listening])
         finally:
             await participant.close()
             _withdraw(file)
     log.info("agent_stopped", site=site)
+
+
+async def _started(participant: Served, stopping: asyncio.Event) -> bool:
+    """Start the participant; false if we were told to stop before it had."""
+    starting = asyncio.ensure_future(participant.start())
+    stopped = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            return not stopping.is_set()
+        return False
+    finally:
+        for task in (starting, stopped):
+            task.cancel()
+        await asyncio.gather(starting, stopped, return_exceptions=True)
 
 
 class _Server(uvicorn.Server):
@@ -121,7 +119,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _config(app: object, binding: Binding) -> uvicorn.Config:
+def _config(app: object, listen: Listen) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         log_config=None,
@@ -132,8 +130,8 @@ def _config(app: object, binding: Binding) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
-        ssl_certfile=binding.certificate,
-        ssl_keyfile=binding.key,
+        ssl_certfile=listen.certificate,
+        ssl_keyfile=listen.key,
     )
 
 
@@ -158,22 +156,22 @@ def _signals(server: uvicorn.Server, stopping: asyncio.Event) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _listening(binding: Binding) -> Iterator[socket.socket]:
-    listening = _listen(binding)
+def _listening(listen: Listen) -> Iterator[socket.socket]:
+    listening = _listen(listen)
     try:
         yield listening
     finally:
         listening.close()
-        if binding.socket is not None:
-            binding.socket.unlink(missing_ok=True)
+        if listen.socket is not None:
+            listen.socket.unlink(missing_ok=True)
 
 
-def _listen(binding: Binding) -> socket.socket:
-    if binding.socket is not None:
-        return _listen_unix(binding.socket)
+def _listen(listen: Listen) -> socket.socket:
+    if listen.socket is not None:
+        return _listen_unix(listen.socket)
     try:
         found = socket.getaddrinfo(
-            binding.host, binding.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         family, kind, protocol, _, where = found[0]
         listening = socket.socket(family, kind, protocol)
@@ -181,7 +179,7 @@ def _listen(binding: Binding) -> socket.socket:
         listening.bind(where)
     except OSError as error:
         raise ConfigError(
-            f"cannot listen on {binding.host}:{binding.port}: {error.strerror or error}"
+            f"cannot listen on {listen.host}:{listen.port}: {error.strerror or error}"
         ) from error
     return listening
 
@@ -218,20 +216,24 @@ def _answers(path: Path) -> bool:
         return True
 
 
-def _address(listening: socket.socket, binding: Binding) -> str:
-    if binding.socket is not None:
-        return f"unix:{binding.socket.absolute()}"
+def _address(listening: socket.socket, listen: Listen) -> str:
+    if listen.socket is not None:
+        return f"unix://{listen.socket.absolute()}"
     port = listening.getsockname()[1]
-    host = f"[{binding.host}]" if ":" in binding.host else binding.host
-    return f"{'https' if binding.certificate else 'http'}://{host}:{port}"
+    host = f"[{listen.host}]" if ":" in listen.host else listen.host
+    return f"{'https' if listen.certificate else 'http'}://{host}:{port}"
 
 
-def _ready(site: str, address: str, file: Path, announce: Callable[[str], None]) -> None:
+def _ready(site: str, address: str, file: Path, announce: Callable[[str], None] | None) -> None:
     draft = file.with_suffix(f".{os.getpid()}")
     draft.write_text(json.dumps({"site": site, "address": address, "pid": os.getpid()}) + "\n")
     draft.replace(file)
     log.info("agent_ready", site=site, address=address)
-    announce(f"listening on {address}")
+    text = f"listening on {address}"
+    if announce is None:
+        print(text, flush=True)
+    else:
+        announce(text)
 
 
 def _withdraw(file: Path) -> None:

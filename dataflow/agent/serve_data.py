@@ -7,7 +7,8 @@ is. Bytes go from the store to the socket in pieces; nothing is opened, parsed o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from email.utils import format_datetime
 from pathlib import Path as LocalPath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,14 +17,18 @@ import obstore
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response, StreamingResponse
 
-from dataflow.agent.answers import refusal, refusals
+from dataflow.agent.answers import record, refusal, refusals
 from dataflow.agent.door import identity_of
 from dataflow.agent.ranges import Unsatisfiable, wanted
 from dataflow.agent.served import Own, Served
 from dataflow.datasets import Replica
 from dataflow.errors import UnknownDataset
 from dataflow.storage.credentials import resolve
-from dataflow.storage.open import local_path, object_store, split
+from dataflow.storage.layout import Area, key_prefix
+from dataflow.storage.manifest import ONE_FILE, FileEntry
+from dataflow.storage.open import Options, local_path, object_store, split
+from dataflow.storage.publish import find_result
+from dataflow.storage.transfer import listing_of
 
 if TYPE_CHECKING:
     from dataflow.storage.open import AnyStore
@@ -40,12 +45,22 @@ LARGEST_PROBE = 2**26
 JOB_HEADER, SITE_HEADER = "x-dataflow-job", "x-dataflow-site"
 
 _LONGEST_WORD = 200
-_ONE_FILE = frozenset({"hdf5", "netcdf", "npy", "csv", "parquet"})
 _BINARY = "application/octet-stream"
 _BYTES: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {_BINARY: {}}}
     for status, text in ((200, "The whole object"), (206, "The bytes asked for"))
 }
+
+
+@router.get(
+    "/v1/data/{replica}",
+    summary="The objects of a replica: path, size, and checksum where it is known",
+    response_model=list[FileEntry],
+    responses=refusals(404, 503),
+)
+async def listing(own: Own, replica: Id) -> Response:
+    files = await asyncio.to_thread(_listing, own, own.served_replica(replica))
+    return record(list(files), list[FileEntry])
 
 
 @router.head("/v1/data/{replica}/{path:path}", include_in_schema=False)
@@ -108,6 +123,38 @@ async def probe(
     return StreamingResponse(zeros(), 200, headers, _BINARY)
 
 
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """What it takes to open the store of a replica, here where it lies."""
+
+    root: str
+    credentials: Mapping[str, str]
+    options: Options
+
+
+def _access(own: Served, replica: Replica) -> _Access:
+    stores = {store.name: store for store in own.topology().stores_at(own.site.name)}
+    store = stores.get(replica.store)
+    if store is None:
+        return _Access("", {}, ())
+    return _Access(store.url, resolve(store.credentials), store.options)
+
+
+def _listing(own: Served, replica: Replica) -> Sequence[FileEntry]:
+    """With checksums if it is a committed result or copy: then the commit is the list."""
+    access = _access(own, replica)
+    known: dict[str, Any] = {"credentials": access.credentials, "options": access.options}
+    areas: tuple[Area, ...] = ("results", "copies")
+    for area in areas:
+        if access.root and replica.url.startswith(
+            f"{access.root.rstrip('/')}/{key_prefix(area, replica.key)}/"
+        ):
+            manifest = find_result(access.root, replica.key, area=area, **known)
+            if manifest is not None and manifest.url == replica.url:
+                return manifest.files
+    return listing_of(replica, **known)
+
+
 def _object(own: Served, replica: Replica, path: str) -> tuple[AnyStore, str]:
     """The open store of a replica, and the name in it that ``path`` means.
 
@@ -118,26 +165,24 @@ def _object(own: Served, replica: Replica, path: str) -> tuple[AnyStore, str]:
     """
     if any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in path.split("/")):
         raise FileNotFoundError(path)
-    local = local_path(replica.url)
-    root = replica.url
-    if replica.format in _ONE_FILE or (local is not None and local.is_file()):
+    local, root = local_path(replica.url), replica.url
+    if _is_one_file(replica, local):
         root, name = split(replica.url)
         if path != name:
             raise FileNotFoundError(path)
-        local = local.parent if local is not None else None
-    if local is not None:
-        _stays_inside(local, path)
-    stores = {store.name: store for store in own.topology().stores_at(own.site.name)}
-    store = stores.get(replica.store)
-    credentials = resolve(store.credentials) if store else None
-    options = store.options if store else ()
-    return object_store(root, credentials=credentials, options=options, mkdir=False), path
-
-
-def _stays_inside(root: LocalPath, path: str) -> None:
-    real_root = root.resolve()
-    if not root.joinpath(path).resolve().is_relative_to(real_root):
+    elif local is not None and not (local / path).resolve().is_relative_to(local.resolve()):
         raise FileNotFoundError(path)
+    access = _access(own, replica)
+    store = object_store(root, credentials=access.credentials, options=access.options, mkdir=False)
+    return store, path
+
+
+def _is_one_file(replica: Replica, local: LocalPath | None) -> bool:
+    if local is not None:
+        return local.is_file()
+    return replica.format in ONE_FILE or (
+        replica.format == "parquet" and replica.url.endswith((".parquet", ".pq"))
+    )
 
 
 async def _metered(

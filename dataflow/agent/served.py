@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from dataflow.agent.auth import Identity
 from dataflow.agent.door import identity_of
+from dataflow.catalog.access import PeerAccess
 from dataflow.datasets import Dataset, Replica
 from dataflow.errors import SiteRefused
 from dataflow.execution.events import Event, JobCreated, SiteAccess
@@ -21,7 +22,7 @@ class Served(Protocol):
     @property
     def site(self) -> Site: ...
     @property
-    def records(self) -> Any: ...
+    def sync(self) -> PeerAccess: ...
     @property
     def runner(self) -> SiteAccess: ...
 

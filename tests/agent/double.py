@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dataflow.catalog.entries import entry, replica_id
+from dataflow.catalog.access import PeerAccess
+from dataflow.catalog.entries import Peer, entry, replica_id
 from dataflow.catalog.records import Records
+from dataflow.catalog.sync import Sync
 from dataflow.datasets import Dataset, Extent, Replica
 from dataflow.errors import UnknownDataset, UnknownJob
 from dataflow.execution.events import (
@@ -72,6 +74,12 @@ class Runner:
         return [code for code in codes if code in self.codes]
 
 
+def _connect(address: str, credentials: str | None) -> PeerAccess:
+    from dataflow.client import AgentClient
+
+    return AgentClient(address, credentials)
+
+
 class Double:
     """A small real participant: what an agent serves in the tests of the agent."""
 
@@ -82,6 +90,7 @@ class Double:
         self.data.mkdir(parents=True, exist_ok=True)
         self.store = Store(name="data", site=name, url=self.data.as_uri(), purpose="data")
         self.records = Records(directory / "catalog.db", name)
+        self.sync = Sync(self.records, Peer(site=name), _connect)
         self.runner = Runner(name)
         self.journals: dict[str, list[Event]] = {}
         self.replicas: dict[str, Replica] = {}
@@ -92,11 +101,13 @@ class Double:
 
     async def start(self) -> None:
         self.life.append("started")
+        await self.sync.start()
         self.records.put("site", self.site.name, self.site)
         self.records.put("store", self.store.name, self.store)
 
     async def close(self) -> None:
         self.life.append("closed")
+        await self.sync.close()
         self.records.close()
 
     def topology(self) -> Topology:

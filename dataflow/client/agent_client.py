@@ -1,0 +1,301 @@
+"""AgentClient: another site's agent, as methods.
+
+What comes back is records and typed errors; what goes wrong on the way becomes
+:class:`~dataflow.errors.SiteUnreachable` within a bounded time. One client keeps one pool of
+connections, for one event loop.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import quote
+
+import httpx2
+
+from dataflow.catalog.access import KnownSite
+from dataflow.catalog.entries import RecordRow
+from dataflow.client.connection import SLOWEST, Connection, UnknownOrder, segment
+from dataflow.datasets import Dataset
+from dataflow.documents import to_document
+from dataflow.errors import ConfigError
+from dataflow.execution.events import Event, JobCreated, Order, Report
+from dataflow.sites import Site
+from dataflow.storage.manifest import FileEntry
+
+What = Literal["cancel", "suspend", "resume"]
+
+#: Time (s) for what reads data at the other site before it answers.
+READING_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    epoch: str
+    rows: tuple[RecordRow, ...]
+
+
+class AgentClient:
+    """What may be asked of one site's agent.
+
+    Every method may raise :class:`~dataflow.errors.SiteUnreachable` (no answer in time),
+    :class:`~dataflow.errors.SiteRefused` (the token, or the trust, does not reach) and the typed
+    error that the site itself answered with.
+
+    Parameters
+    ----------
+    site
+        The site's record, or just its address; then the name is learned by :meth:`hello`.
+    token
+        Bearer token, shown with every request; never part of a text or an error.
+    timeout
+        Seconds that an ordinary request may take once connected.
+    caller
+        Name of the site that asks, for the other site's ledger.
+    transport
+        In place of the network, for tests.
+    """
+
+    def __init__(
+        self,
+        site: Site | str,
+        token: str | None = None,
+        *,
+        timeout: float = 10.0,
+        caller: str = "",
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        address = site.address if isinstance(site, Site) else site
+        if not address:
+            raise ConfigError("this site has no address; it is served by its own process only")
+        name = site.name if isinstance(site, Site) else ""
+        self._way = Connection(name, address, token, timeout=timeout, transport=transport)
+        #: Where its agent answers, and the site's name; the address as long as that is not known.
+        self.address = self._way.address
+        self.name = self._way.name = name or self.address
+        self._caller = caller
+
+    async def close(self) -> None:
+        """Give up all connections; every later request raises."""
+        await self._way.close()
+
+    async def __aenter__(self) -> AgentClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<AgentClient {self.name} {self.address}>"
+
+    # --- the site itself ----------------------------------------------------------------------
+
+    async def hello(self) -> Mapping[str, Any]:
+        """The site's own word: ``site``, ``stores``, ``version``, ``dashboard``, as a document."""
+        document = await self._way.record("GET", "/v1/site", dict[str, Any])
+        if self.name == self.address:
+            self.name = self._way.name = str(document["site"]["name"])
+        return document
+
+    async def join(self, address: str, credentials: str | None = None) -> None:
+        """Have the site join the federation of which an agent answers at ``address``."""
+        body = {"address": address, "credentials": credentials}
+        await self._way.ask("POST", "/v1/join", body, again=True)
+
+    async def register(
+        self,
+        url: str,
+        *,
+        name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        variable: str | None = None,
+        owner: str = "",
+        replica_of: str | None = None,
+    ) -> Dataset:
+        """Make a dataset of data that lies in a store of the site."""
+        body = {
+            "url": url,
+            "name": name,
+            "tags": dict(tags or {}),
+            "variable": variable,
+            "owner": owner,
+            "replica_of": replica_of,
+        }
+        return await self._way.record(
+            "POST", "/v1/datasets", Dataset, body, seconds=READING_SECONDS
+        )
+
+    async def probe(self, nbytes: int) -> None:
+        """Fetch so many bytes of nothing, for the caller's clock."""
+        seconds = self._way.timeout + nbytes / SLOWEST
+        await self._way.ask("GET", "/v1/probe", query={"nbytes": nbytes}, seconds=seconds)
+
+    # --- catalog: dataflow.catalog.sync.PeerAccess ----------------------------------------------
+
+    async def records(self, site: str, since: int, wait: float) -> tuple[str, Sequence[RecordRow]]:
+        """Epoch of ``site``'s log as held there, and its next rows after ``since``.
+
+        Waits up to ``wait`` s for the first row. Unknown sites have the epoch ``""``.
+        """
+        query = {"site": site, "since": since}
+        page = await self._way.poll("/v1/records", _Page, wait, **query)
+        return page.epoch, page.rows
+
+    async def peers(self) -> Sequence[KnownSite]:
+        """All sites known there, with the one that answers marked."""
+        return await self._way.record("GET", "/v1/peers", list[KnownSite])
+
+    async def hint(
+        self, site: str, seq: int, *, epoch: str = "", address: str | None = None
+    ) -> None:
+        """Tell that ``site`` has written up to ``seq``, and where it answers."""
+        body = {"site": site, "sequence": seq, "epoch": epoch, "address": address}
+        await self._way.ask("POST", "/v1/hint", body, again=True)
+
+    # --- orders: dataflow.execution.events.SiteAccess -------------------------------------------
+
+    async def start(self, order: Order) -> None:
+        """Begin an order, or attach to it if its id is known."""
+        await self._way.ask("POST", "/v1/orders", {"order": to_document(order)}, again=True)
+
+    async def follow(self, order: str, since: int, wait: float) -> Sequence[Report]:
+        """Reports number ``since`` and later; waits up to ``wait`` s for the first of them.
+
+        Raises
+        ------
+        KeyError
+            If the site does not know the order: send it again.
+        """
+        path = f"/v1/orders/{segment(order)}/reports"
+        try:
+            return await self._way.poll(path, list[Report], wait, since=since)
+        except UnknownOrder:
+            raise KeyError(order) from None
+
+    async def cancel(self, order: str) -> None:
+        """Stop an order; unknown or ended ones are ignored."""
+        await self._way.ask("POST", f"/v1/orders/{segment(order)}/cancel", again=True)
+
+    async def give_code(self, code: str, payload: bytes) -> None:
+        """Hand over the payload of an operation, named by its digest."""
+        await self._way.ask("PUT", f"/v1/codes/{segment(code)}", payload, again=True)
+
+    async def has_code(self, codes: Sequence[str]) -> Sequence[str]:
+        """Those of ``codes`` that the site already holds."""
+        if not codes:
+            return []
+        body = {"codes": list(codes)}
+        path = "/v1/codes/missing"
+        missing = set(await self._way.record("POST", path, list[str], body, again=True))
+        return [code for code in codes if code not in missing]
+
+    # --- jobs ---------------------------------------------------------------------------------
+
+    async def submit(self, created: JobCreated, payloads: Mapping[str, bytes]) -> str:
+        """Have the site coordinate a job; the same job again changes nothing."""
+        body = {
+            "created": to_document(created),
+            "payloads": {code: base64.b64encode(data).decode() for code, data in payloads.items()},
+        }
+        answer = await self._way.record("POST", "/v1/jobs", dict[str, str], body, again=True)
+        return answer["job"]
+
+    async def job_document(self, job: str) -> Mapping[str, Any]:
+        """State of a job, as the document of a ``JobView``."""
+        return await self._way.record("GET", f"/v1/jobs/{segment(job)}", dict[str, Any])
+
+    async def job_documents(self) -> list[dict[str, Any]]:
+        """State of all jobs that the site knows of, as documents."""
+        return await self._way.record("GET", "/v1/jobs", list[dict[str, Any]])
+
+    async def job_events(self, job: str, since: int, wait: float) -> list[Event]:
+        """The journal of a job from entry ``since`` on; waits up to ``wait`` s for the first."""
+        path = f"/v1/jobs/{segment(job)}/events"
+        return await self._way.poll(path, list[Event], wait, since=since)
+
+    async def ask(self, job: str, what: What, by: str = "") -> None:
+        """Have a job cancelled, suspended or resumed."""
+        await self._way.ask("POST", f"/v1/jobs/{segment(job)}/{what}", {"by": by}, again=True)
+
+    async def ledger_documents(self, job: str | None = None) -> list[dict[str, Any]]:
+        """Bytes that crossed links, by the site's own count, as documents of entries."""
+        query = {} if job is None else {"job": job}
+        return await self._way.record("GET", "/v1/ledger", list[dict[str, Any]], query=query)
+
+    # --- data ---------------------------------------------------------------------------------
+
+    def data_url(self, replica: str) -> str:
+        """URL under which other programs read a replica; they need :meth:`headers` too.
+
+        Raises
+        ------
+        ConfigError
+            If the agent answers on a Unix socket, which other programs cannot be sent to.
+        """
+        if self._way.url is None:
+            raise ConfigError(f"site {self.name!r} is reached over a Unix socket and has no URL")
+        return f"{self._way.url}/v1/data/{segment(replica)}"
+
+    def headers(self, job: str = "") -> dict[str, str]:
+        """Headers with the token, and the job that the bytes are counted for."""
+        named = {"x-dataflow-job": job, "x-dataflow-site": self._caller}
+        return {**self._way.headers(), **{name: value for name, value in named.items() if value}}
+
+    def source(self, replica: str, *, job: str = "") -> AgentSource:
+        """A replica of the site as something to copy from."""
+        return AgentSource(self, replica, job)
+
+    async def files(self, replica: str) -> list[FileEntry]:
+        """The objects of a replica: path, size, and checksum where it is known."""
+        path = f"/v1/data/{segment(replica)}"
+        return await self._way.record("GET", path, list[FileEntry], seconds=READING_SECONDS)
+
+    async def read(
+        self, replica: str, path: str, start: int = 0, end: int | None = None, *, job: str = ""
+    ) -> bytes:
+        """Bytes ``start`` to ``end`` (exclusive) of one object of a replica.
+
+        Raises
+        ------
+        UnknownDataset
+            If the replica or the object does not exist.
+        """
+        if start == end:
+            return b""
+        async with self.stream(replica, path, start, end, job=job) as pieces:
+            return b"".join([piece async for piece in pieces])
+
+    def stream(
+        self, replica: str, path: str, start: int = 0, end: int | None = None, *, job: str = ""
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The same as :meth:`read`, piece by piece, for objects larger than memory."""
+        headers = self.headers(job)
+        if (start, end) != (0, None):
+            headers["range"] = f"bytes={start}-{'' if end is None else end - 1}"
+        return self._way.stream(f"/v1/data/{segment(replica)}/{quote(path)}", headers)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSource:
+    """A replica at another site as a :class:`~dataflow.storage.transfer.Source`.
+
+    Every byte read is counted by that site for ``job``.
+    """
+
+    client: AgentClient
+    replica: str
+    job: str = ""
+
+    async def listing(self) -> Sequence[FileEntry]:
+        """All files; checksums where the site knows them."""
+        return await self.client.files(self.replica)
+
+    async def read(self, path: str, start: int, end: int) -> bytes:
+        """Bytes ``start`` to ``end`` (exclusive) of one file."""
+        return await self.client.read(self.replica, path, start, end, job=self.job)
+
+    def __repr__(self) -> str:
+        return f"{self.client.name}:{self.replica}"

@@ -1,0 +1,293 @@
+"""Connection: requests to one agent; every failure a typed error, within a bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+from urllib.parse import quote, unquote, urlsplit
+
+import httpx2
+
+from dataflow.documents import from_json
+from dataflow.errors import (
+    ConfigError,
+    DataflowError,
+    SiteRefused,
+    SiteUnreachable,
+    from_document,
+)
+
+T = TypeVar("T")
+
+#: Seconds for a connection to come about, and what a long poll may take beyond its waiting time.
+CONNECT_SECONDS = 2.0
+POLL_GRACE = 5.0
+#: Longest waiting time (s) of one request; agents refuse more.
+LONGEST_WAIT = 60.0
+#: The slowest road (bytes/s) on which the body of a request is still given its time.
+SLOWEST = 100e3
+#: Idle connections are given up before the agent does (75 s), so that none is found dead.
+_IDLE_SECONDS = 30.0
+
+_UNKNOWN_ORDER = "unknown-order"
+
+
+class UnknownOrder(Exception):
+    """The site does not know an order."""
+
+
+class Connection:
+    """A pool of connections to one agent, for one event loop.
+
+    Parameters
+    ----------
+    name
+        What to call the site in errors.
+    address
+        ``http://…``, ``https://…`` or ``unix:///path``.
+    token, timeout, transport
+        As for :class:`~dataflow.client.AgentClient`.
+
+    Raises
+    ------
+    ConfigError
+        If the address is of another kind.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        token: str | None,
+        *,
+        timeout: float,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https", "unix") or not (parts.netloc or parts.path):
+            raise ConfigError(
+                f"cannot reach an agent at {_shown(address)!r}: need http://, https:// or unix:///"
+            )
+        self.name, self.address, self.timeout = name, _shown(address), timeout
+        self._token = _Bearer(token)
+        socket = f"/{unquote(parts.path).lstrip('/')}" if parts.scheme == "unix" else None
+        #: What paths are added to; ``None`` as URL for others if it is a Unix socket.
+        self.url = None if socket else self.address.rstrip("/")
+        self._base = self.url or "http://agent"
+        limits = httpx2.Limits(
+            max_connections=None, max_keepalive_connections=32, keepalive_expiry=_IDLE_SECONDS
+        )
+        self._http = httpx2.AsyncClient(
+            auth=self._token,
+            timeout=httpx2.Timeout(timeout, connect=CONNECT_SECONDS),
+            trust_env=not (socket or _is_loopback(parts.hostname)),
+            limits=limits,
+            transport=transport
+            or (httpx2.AsyncHTTPTransport(uds=socket, limits=limits) if socket else None),
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    def headers(self) -> dict[str, str]:
+        """The header that shows the token."""
+        return dict(self._token.headers)
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.name} {self.address}>"
+
+    # --- requests -----------------------------------------------------------------------------
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        seconds: float | None = None,
+        again: bool = False,
+    ) -> bytes:
+        """The body of the answer.
+
+        Parameters
+        ----------
+        body
+            Bytes as they are, anything else as JSON.
+        seconds
+            Time for the answer once connected, instead of the usual.
+        again
+            Asking twice does no harm: one more try is made if the agent had closed a kept
+            connection, which is found out only by using it.
+
+        Raises
+        ------
+        SiteUnreachable, SiteRefused
+            No answer in time; or a no.
+        DataflowError
+            The error that the answer carries.
+        UnknownOrder
+            If the answer says so.
+        """
+        content = body if isinstance(body, bytes) else None
+        headers = {}
+        if body is not None and content is None:
+            content = json.dumps(body).encode()
+            headers = {"content-type": "application/json"}
+        seconds = self.timeout if seconds is None else seconds
+        limit = CONNECT_SECONDS + seconds + len(content or b"") / SLOWEST
+        timeout = httpx2.Timeout(limit, connect=CONNECT_SECONDS)
+
+        async def once() -> httpx2.Response:
+            return await self._http.request(
+                method,
+                self._base + path,
+                params=query,
+                content=content,
+                headers=headers,
+                timeout=timeout,
+            )
+
+        try:
+            async with asyncio.timeout(limit):
+                try:
+                    response = await once()
+                except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
+                    if not again and method != "GET":
+                        raise
+                    response = await once()
+        except TimeoutError as error:
+            raise SiteUnreachable(self.name, f"no answer within {limit:.0f} s") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError) as error:
+            raise self._unreachable(error) from error
+        self._check(response)
+        return response.content
+
+    async def record(
+        self,
+        method: str,
+        path: str,
+        cls: type[T],
+        body: Any = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        seconds: float | None = None,
+        again: bool = False,
+    ) -> T:
+        """The answer as a record, or as a list of them; else as :meth:`ask`."""
+        answer = await self.ask(method, path, body, query=query, seconds=seconds, again=again)
+        try:
+            return from_json(cls, answer)
+        except ValueError as error:  # of pydantic; its text would quote the whole answer
+            raise SiteUnreachable(self.name, f"its answer to {path} is not understood") from error
+
+    async def poll(self, path: str, cls: type[T], wait: float, **query: Any) -> T:
+        """The same for an answer that may wait up to ``wait`` s for news."""
+        wait = min(max(wait, 0.0), LONGEST_WAIT)
+        return await self.record(
+            "GET", path, cls, query={**query, "wait": wait}, seconds=wait + POLL_GRACE
+        )
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, headers: Mapping[str, str]
+    ) -> AsyncGenerator[AsyncIterator[bytes]]:
+        """The body of the answer to a GET, piece by piece; as long as pieces come, it may take."""
+        request = self._http.build_request("GET", self._base + path, headers=headers)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS + self.timeout):
+                response = await self._http.send(request, stream=True)
+                if not response.is_success:
+                    await response.aread()
+        except TimeoutError as error:
+            raise SiteUnreachable(self.name, f"no answer within {self.timeout:.0f} s") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError) as error:
+            raise self._unreachable(error) from error
+        try:
+            self._check(response)
+            if "range" in headers and response.status_code != 206:
+                raise SiteUnreachable(self.name, "it does not serve ranges of bytes")
+            yield self._pieces(response)
+        finally:
+            await response.aclose()
+
+    async def _pieces(self, response: httpx2.Response) -> AsyncIterator[bytes]:
+        try:
+            async for piece in response.aiter_raw():
+                yield piece
+        except (httpx2.HTTPError, OSError) as error:
+            raise self._unreachable(error) from error
+
+    # --- errors -------------------------------------------------------------------------------
+
+    def _unreachable(self, error: Exception) -> SiteUnreachable:
+        if isinstance(error, httpx2.ConnectTimeout):
+            return SiteUnreachable(self.name, f"no connection within {CONNECT_SECONDS:g} s")
+        text = str(error).strip() or type(error).__name__
+        return SiteUnreachable(self.name, f"{text} ({self.address})")
+
+    def _check(self, response: httpx2.Response) -> None:
+        """Raise the error that an answer carries, if it carries one."""
+        if response.is_success:
+            return
+        status = response.status_code
+        error = _carried(response)
+        if status == 401 or (status == 403 and error is None):
+            said = error.args[-1] if error is not None and error.args else f"HTTP {status}"
+            raise SiteRefused(self.name, str(said))
+        if error is None:
+            raise SiteUnreachable(
+                self.name, f"what answers at {self.address} is no agent of ours (HTTP {status})"
+            )
+        raise error
+
+
+class _Bearer(httpx2.Auth):
+    """Shows the token; keeps it out of every text, and netrc files out of our requests."""
+
+    def __init__(self, token: str | None) -> None:
+        self.headers = {"authorization": f"Bearer {token}"} if token else {}
+
+    def auth_flow(self, request: httpx2.Request) -> Iterator[httpx2.Request]:  # type: ignore[override]
+        request.headers.update(self.headers)
+        yield request
+
+    def __repr__(self) -> str:
+        return f"<{'a' if self.headers else 'no'} bearer token>"
+
+
+def _carried(response: httpx2.Response) -> DataflowError | UnknownOrder | None:
+    try:
+        document = response.json()
+    except ValueError:
+        return None
+    if not isinstance(document, dict) or not isinstance(document.get("args"), list):
+        return None
+    if document.get("kind") == _UNKNOWN_ORDER:
+        return UnknownOrder(*document["args"])
+    if response.status_code == 404 and document.get("kind") == DataflowError.kind:
+        return None  # an agent, but of another version: it has no such route
+    return from_document(document)
+
+
+def segment(word: str) -> str:
+    """A word as one segment of a path, whatever is in it."""
+    quoted = quote(word, safe="")
+    return quoted.replace(".", "%2E") if set(word) <= {"."} else quoted
+
+
+def _shown(address: str) -> str:
+    """An address without the name and password that somebody may have put into it."""
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
