@@ -19,6 +19,7 @@ Guarantees
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import sqlite3
 import threading
@@ -37,6 +38,7 @@ from dataflow.errors import CatalogError
 #: Rows of one answer to another site: small enough not to hold up anybody's event loop.
 PAGE = 500
 
+_EPOCH = re.compile(r"[0-7][0-9a-f]{15}-[0-9a-f]{8}")
 Watcher = Callable[[str, int], None]
 
 
@@ -228,6 +230,8 @@ class Log:
 
         For a log that others remember differently: the file was lost, or put back from a backup.
         """
+        if above and not is_epoch(above):
+            raise ValueError(f"{above!r} is no epoch")
         with self._writing() as db:
             epoch = self._renew(db, above)
         self._tell(self.site, self.latest(self.site))
@@ -303,14 +307,15 @@ class Log:
         them is taken.
         """
         if site == self.site or any(row.site != site for row in rows):
-            wrong = site if site == self.site else {row.site for row in rows} - {site}
-            raise CatalogError(f"refused rows of {wrong}: only a site itself writes its log")
+            raise CatalogError(f"refused rows for {site!r}: only a site itself writes its log")
+        if not is_epoch(epoch):
+            raise CatalogError(f"refused rows of {site!r}: {epoch!r} is no epoch")
         for row in rows:
             _check_body(row)
         with self._writing() as db:
             known = db.execute("SELECT epoch, seq FROM origin WHERE site = ?", [site]).fetchone()
             held, version = known or ("", 0)
-            if epoch < held or not epoch:
+            if epoch < held:
                 return int(version)
             before = version
             if epoch > held:
@@ -385,10 +390,12 @@ def _no_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
 
 
+def is_epoch(text: str) -> bool:
+    """Whether a text can be the name of a life of a log."""
+    return _EPOCH.fullmatch(text) is not None
+
+
 def _new_epoch(above: str = "") -> str:
-    """A name for a new life of a log that sorts after ``above``, and, mostly, by time."""
-    try:
-        floor = int(above[:16], 16) + 1 if above else 0
-    except ValueError:
-        floor = 0
+    """A name for a new life of a log: after ``above``, and by the time if that is later."""
+    floor = int(above[:16], 16) + 1 if above else 0
     return f"{max(time.time_ns(), floor):016x}-{secrets.token_hex(4)}"

@@ -1,0 +1,393 @@
+"""Sync: every participant pulls the logs of all others, directly where it can.
+
+No site leads. A participant that knows one address learns the others there, tells its own, and
+from then on asks each for the rows it lacks. A site that cannot be reached is read from any other
+that holds a copy: epoch and ``seq`` decide which copy is newer, never who served it.
+
+Guarantees
+----------
+- After the network heals, all copies become equal to the logs they copy, without a restart.
+- A row reaches a copy only as its own site wrote it, and in order.
+- A site that has not answered for ``away_after`` seconds is away, and is back with its next
+  answer. Only an answer to us counts: news about a site is no proof that we can reach it.
+- A site that moved is found again as soon as it, or anybody who knows, can be reached.
+- A site whose file was lost or put back learns from the others that they remember more than it
+  does, and begins a new epoch; then its present word holds everywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+import structlog
+
+from dataflow.catalog.access import Connect, KnownSite, PeerAccess
+from dataflow.catalog.entries import Peer, RecordRow
+from dataflow.catalog.log import is_epoch
+from dataflow.catalog.others import Address, Other
+from dataflow.catalog.records import Records
+from dataflow.errors import CatalogError, DataflowError
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+#: Longest pause between two attempts to reach a site: so long may healing go unnoticed.
+LONGEST_PAUSE = 2.0
+#: An answer that takes longer than this, and longer than ``away_after``, is given up.
+PATIENCE = 5.0
+
+
+class Sync:
+    """Keeps the copies of all other sites' logs fresh.
+
+    Parameters
+    ----------
+    records
+        Our file.
+    me
+        Our site, and where it answers; without an address others cannot read our log.
+    connect
+        Gives access to the agent at an address; called once for each address and credential. It
+        must not block. What it gives stays with whoever made it: `close` closes no connection.
+    clock
+        Seconds, never going back.
+    away_after
+        Seconds without an answer until a site is away.
+    period
+        Seconds between two looks for news where no hint comes.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        me: Peer,
+        connect: Connect,
+        clock: Callable[[], float] = time.monotonic,
+        away_after: float = 5.0,
+        period: float = 0.5,
+    ) -> None:
+        if me.site != records.site:
+            raise CatalogError(f"{records} cannot be synchronised as {me.site!r}")
+        self._log, self._me, self._clock = records, me, clock
+        self._connect, self._accesses = connect, dict[Address, PeerAccess]()
+        self._away_after, self._period = away_after, period
+        self._patience = max(PATIENCE, away_after)
+        self._others: dict[str, Other] = {}
+        self._joining: dict[Address, asyncio.Task[None]] = {}
+        self._news = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._hinter: asyncio.Task[None] | None = None
+        self._unwatch: Callable[[], None] = lambda: None
+
+    # --- life -------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin: publish where we answer, and call everybody whom the file remembers."""
+        if self._loop is not None:
+            return
+        self._loop = asyncio.get_running_loop()
+        self._unwatch = self._log.watch(self._written)
+        self._log.put("peer", self._me.site, self._me)
+        for site in self._log.versions():
+            if site != self._me.site:
+                self._other(site)
+        self._hinter = asyncio.create_task(self._send_hints(), name="sync hints")
+
+    async def close(self) -> None:
+        """Stop; nothing of ours runs afterwards. Harmless when repeated."""
+        self._unwatch()
+        tasks = [*self._joining.values(), *(other.task for other in self._others.values())]
+        running = [task for task in (*tasks, self._hinter) if task is not None]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        self._joining.clear()
+        self._others.clear()
+        self._hinter = self._loop = None
+
+    async def __aenter__(self) -> Sync:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    def join(self, address: str, credentials: str | None = None, site: str | None = None) -> None:
+        """Find the federation by the agent at an address, which is tried until it answers.
+
+        Call it after `start`. A site named here is away until it has answered; another site that
+        answers in its place is not taken for it.
+        """
+        place = (address, credentials)
+        if site is None:
+            if place not in self._joining:
+                self._joining[place] = asyncio.create_task(self._find(place), name=f"join {place}")
+        elif site != self._me.site:
+            self._give(site, place)
+
+    # --- what we know -----------------------------------------------------------------------
+
+    def away(self) -> frozenset[str]:
+        """Sites that have not answered us for ``away_after`` seconds, or never since the start."""
+        named = {*self._log.versions(), *self._others} - {self._me.site}
+        return frozenset(site for site in named if not self._present(site))
+
+    def _present(self, site: str) -> bool:
+        other = self._others.get(site)
+        heard = other.heard_at if other is not None else None
+        return heard is not None and self._clock() - heard <= self._away_after
+
+    async def settle(self, timeout: float = 5.0) -> frozenset[str]:
+        """Wait until every site known now has answered or failed once; who is away then."""
+        await self._until(
+            lambda: not self._joining and all(other.tried for other in self._others.values()),
+            timeout,
+        )
+        return self.away()
+
+    async def wait_until_seen(self, site: str, seq: int, timeout: float) -> bool:
+        """Wait until our copy of ``site`` goes as far as ``seq``; false if it does not in time."""
+        return await self._until(lambda: self._log.latest(site) >= seq, timeout)
+
+    async def _until(self, done: Callable[[], bool], timeout: float) -> bool:
+        end = self._clock() + timeout
+        while not done():
+            rest = end - self._clock()
+            if rest <= 0:
+                return False
+            await self._wait_for_news(min(rest, self._period))
+        return True
+
+    async def _wait_for_news(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), seconds)
+
+    def _announce(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def _written(self, site: str, seq: int) -> None:
+        """Called by the thread that wrote."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._announce)
+
+    # --- what others ask of us: an agent answers with these -----------------------------------
+
+    async def records(self, site: str, since: int, wait: float) -> tuple[str, list[RecordRow]]:
+        """A page of a log, ours or a copy; see `PeerAccess`."""
+        end = self._clock() + wait
+        while True:
+            epoch, rows = self._log.page(site, since)
+            rest = end - self._clock()
+            # Whoever asks beyond our end speaks of another life of the log: tell at once.
+            if rows or rest <= 0 or not epoch or since > self._log.latest(site):
+                return epoch, rows
+            await self._wait_for_news(min(rest, self._period))
+
+    async def peers(self) -> list[KnownSite]:
+        """All sites whose records we hold; see `PeerAccess`."""
+        addresses = {site: peer.address for site, peer in self._doors().items()}
+        addresses[self._me.site] = self._me.address
+        return [
+            KnownSite(
+                site=site,
+                epoch=epoch,
+                seq=seq,
+                address=addresses.get(site),
+                answering=site == self._me.site,
+            )
+            for site, (epoch, seq) in self._log.origins().items()
+        ]
+
+    async def hint(
+        self, site: str, seq: int, *, epoch: str = "", address: str | None = None
+    ) -> None:
+        """Somebody has news: look there now; see `PeerAccess`."""
+        if site == self._me.site:
+            return
+        other = self._other(site)
+        if address is not None:
+            other.hinted = address
+        if (epoch, seq) > self._held(site) or not self._present(site):
+            other.wake.set()
+
+    # --- one task for each other site ---------------------------------------------------------
+
+    def _other(self, site: str) -> Other:
+        other = self._others.get(site)
+        if other is None:
+            other = self._others[site] = Other(site)
+            other.task = asyncio.create_task(self._follow(other), name=f"sync {site}")
+        return other
+
+    def _give(self, site: str, place: Address) -> None:
+        other = self._other(site)
+        if place not in other.given:
+            other.given.append(place)
+            other.wake.set()
+
+    def _doors(self) -> dict[str, Peer]:
+        """Where each site answers, by its own word."""
+        return dict(self._log.written("peer"))
+
+    def _held(self, site: str) -> tuple[str, int]:
+        return self._log.origins().get(site, ("", 0))
+
+    async def _follow(self, other: Other) -> None:
+        while True:
+            other.wake.clear()
+            try:
+                reached = await self._reach(other)
+            except CatalogError as error:  # our own file: full disk, held by somebody
+                log.error("catalog_not_written", site=other.site, reason=str(error))
+                reached = False
+            other.failures = 0 if reached else other.failures + 1
+            if not other.tried or other.failures == 1:
+                other.tried = True
+                self._announce()
+            if not reached:
+                pause = min(LONGEST_PAUSE, self._period * 2 ** min(other.failures - 1, 8))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(other.wake.wait(), pause)
+
+    async def _reach(self, other: Other) -> bool:
+        """One look for news, at the first address at which the site itself answers."""
+        if other.failures == 0 and other.reached is not None:
+            return await self._pull(other, other.reached)
+        for place in other.addresses(self._doors().get(other.site)):
+            if await self._meet(other, place):
+                other.reached, other.hinted = place, None
+                return await self._pull(other, place)
+        return False
+
+    async def _pull(self, other: Other, place: Address) -> bool:
+        since = self._log.latest(other.site)
+        answer = await self._ask(place, lambda at: at.records(other.site, since, self._period))
+        if answer is None:
+            return False
+        other.heard_at = self._clock()
+        if not self._take(other.site, *answer):
+            await asyncio.sleep(self._period)  # the same answer would come at once, for ever
+        if self._clock() - other.viewed_at < self._period:
+            return True
+        return await self._meet(other, place)
+
+    async def _meet(self, other: Other, place: Address) -> bool:
+        """Whether this site, and no other, answers here; takes what it knows of third sites."""
+        view = await self._view(place)
+        if view is None:
+            return False
+        if not any(seen.answering and seen.site == other.site for seen in view):
+            log.info("another_site_answers", site=other.site, address=place[0])
+            return False
+        other.heard_at = other.viewed_at = self._clock()
+        await self._relay(place, view)
+        return True
+
+    def _take(self, site: str, epoch: str, rows: Sequence[RecordRow]) -> bool:
+        """Whether we now hold what was answered: all of it, or a part with more to ask for."""
+        held = self._held(site)
+        if epoch == held[0] and not rows:
+            return True
+        try:
+            self._log.apply(site, rows, epoch)
+        except CatalogError as error:
+            log.error("rows_refused", site=site, reason=str(error))
+            return False
+        return self._held(site) != held
+
+    # --- news of third sites ------------------------------------------------------------------
+
+    async def _view(self, place: Address) -> Sequence[KnownSite] | None:
+        """What is known at an address; if that is too little of us, tell it."""
+        view = await self._ask(place, lambda at: at.peers())
+        if view is None:
+            return None
+        doors = self._doors()
+        for seen in view:
+            if seen.site != self._me.site:
+                other = self._other(seen.site)
+                if not seen.answering and not other.addresses(doors.get(seen.site)):
+                    other.hinted = seen.address
+        remembered = next((seen for seen in view if seen.site == self._me.site), None)
+        if remembered is None:
+            await self._tell(place)
+        elif not remembered.answering:
+            self._compare(remembered, place)
+            if (remembered.epoch, remembered.seq) < self._held(self._me.site):
+                await self._tell(place)
+        return view
+
+    def _compare(self, remembered: KnownSite, place: Address) -> None:
+        """Begin a new life of our log if others remember a later one, or more of this one."""
+        ahead = (remembered.epoch, remembered.seq) > self._held(self._me.site)
+        if ahead and is_epoch(remembered.epoch):
+            log.warning("own_log_is_behind", remembered_at=place[0], epoch=remembered.epoch)
+            self._log.renew_epoch(above=remembered.epoch)
+
+    async def _relay(self, place: Address, view: Sequence[KnownSite]) -> None:
+        """Read from here the logs of sites that we cannot reach ourselves."""
+        for seen in view:
+            other = self._others.get(seen.site)
+            if seen.answering or other is None or (other.failures == 0 and other.tried):
+                continue
+            held = self._held(seen.site)
+            while held < (seen.epoch, seen.seq):
+                since, site = held[1], seen.site
+                answer = await self._ask(place, lambda at: at.records(site, since, 0.0))  # noqa: B023
+                if answer is None:
+                    return
+                self._take(site, *answer)
+                if held == self._held(site):
+                    break
+                held = self._held(site)
+
+    async def _find(self, place: Address) -> None:
+        """Ask at an address of which the site is not known, until something answers."""
+        failures = 0
+        while (view := await self._view(place)) is None:
+            await asyncio.sleep(min(LONGEST_PAUSE, self._period * 2 ** min(failures, 8)))
+            failures += 1
+        for seen in view:
+            if seen.answering and seen.site != self._me.site:
+                self._give(seen.site, place)
+        del self._joining[place]
+        self._announce()
+
+    # --- questions ----------------------------------------------------------------------------
+
+    async def _ask(
+        self, place: Address, question: Callable[[PeerAccess], Awaitable[T]]
+    ) -> T | None:
+        """The answer, or ``None`` if there is none in time."""
+        try:
+            if place not in self._accesses:
+                self._accesses[place] = self._connect(*place)
+            answer = question(self._accesses[place])
+            return await asyncio.wait_for(answer, self._period + self._patience)
+        except (DataflowError, OSError, TimeoutError) as error:
+            log.debug("no_answer", address=place[0], reason=str(error) or type(error).__name__)
+        except Exception:
+            log.exception("answer_unreadable", address=place[0])
+        return None
+
+    async def _tell(self, place: Address) -> None:
+        epoch, seq = self._held(self._me.site)
+        me = self._me
+        await self._ask(place, lambda at: at.hint(me.site, seq, epoch=epoch, address=me.address))
+
+    async def _send_hints(self) -> None:
+        """Tell everybody of our own new rows: at once, and once for many."""
+        told = self._held(self._me.site)
+        while True:
+            await self._wait_for_news(self._period)
+            now = self._held(self._me.site)
+            if now != told:
+                told = now
+                others = self._others.values()
+                places = [one.reached for one in others if one.reached and one.failures == 0]
+                await asyncio.gather(*(self._tell(place) for place in places))
