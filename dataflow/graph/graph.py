@@ -107,7 +107,7 @@ class Graph:
                     stack.extend((i, False) for i in reversed(term.inputs) if i.key not in done)
         return done
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[str, ...]:
         """Keys of the results asked for."""
         return tuple(dict.fromkeys(term.key for term in self.terms))

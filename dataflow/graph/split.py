@@ -300,7 +300,8 @@ class _Splitting:
         parts: list[str] = []
         for key, factor in terms:
             ordinary = replace(step, slots=step.slots * len(terms), pieces=False)
-            parts.append(self._scaled(self._part(ordinary, key, len(parts)), factor))
+            part = self._part(ordinary, key, len(parts))
+            parts.append(part if factor == 1 else self._scaled(part, factor, step.key))
         return self._combined(step, parts)
 
     def _terms(self, key: str, factor: float) -> list[tuple[str, float]]:
@@ -343,9 +344,7 @@ class _Splitting:
     def _shrinks(self, step: Step) -> bool:
         return self._unknown(step.key) or self._size(step.key) < self._size(step.inputs[0])
 
-    def _scaled(self, key: str, factor: float) -> str:
-        if factor == 1:
-            return key
+    def _scaled(self, key: str, factor: float, mother: str) -> str:
         parameters = {"factor": factor}
         step = Step(
             key=scale.key((key,), ("x",), parameters, False),
@@ -354,6 +353,7 @@ class _Splitting:
             inputs=(key,),
             slots=("x",),
             parameters=parameters,
+            mother=mother,
         )
         self.functions[scale.operation.code] = scale.functions
         self._extent(step.key, estimate(scale.operation, [self.extents[key]]))

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from dataflow._quantities import format_bytes, format_seconds
 from dataflow.datasets import Dataset, Extent, Replica
 from dataflow.graph.operation import Step
 from dataflow.sites import Topology
+
+if TYPE_CHECKING:
+    from dataflow.placement.explain import Why
 
 Keep = Literal["results", "all"]
 
@@ -18,8 +22,9 @@ Keep = Literal["results", "all"]
 class Candidate:
     """One site an operation could run at, with its price; or the reason why it may not.
 
-    ``seconds`` and ``nbytes`` are the cost of the whole plan with this operation at this site and
-    all else chosen best for it; both are 0 where it is not allowed.
+    ``seconds`` and ``nbytes`` are the cost of the whole plan with this step at this site and all
+    else as planned; both are 0 where it is not allowed. ``because`` is the rule that forbids it, or
+    the difference to the plan in words.
     """
 
     site: str
@@ -34,7 +39,8 @@ class Assignment:
     """Where one step runs and what that is predicted to take.
 
     ``seconds`` is its own work, ``memory`` the most that one worker holds at once (bytes),
-    ``reused`` names the replica whose key already has the result: then nothing runs.
+    ``reused`` is the copy of its result that exists already: then nothing runs, and it is in no
+    segment. ``starts`` is when it begins in the predicted run, in seconds from its start.
     """
 
     key: str
@@ -44,13 +50,15 @@ class Assignment:
     because: str
     candidates: tuple[Candidate, ...] = ()
     reused: Replica | None = None
+    starts: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
     """One copy over one link: the data of ``key`` from ``source`` to ``target``.
 
-    ``nbytes`` is the prediction, ``replica`` the copy to read if the data exists already.
+    ``nbytes`` is the prediction, ``replica`` the copy to read if the data exists already; without
+    one it is what a segment at ``source`` stores under ``key``.
     """
 
     id: str
@@ -67,7 +75,8 @@ class Segment:
     """A part of the plan that one site runs in one go.
 
     ``steps`` in order; ``inputs`` are keys that must be at the site before it starts, ``outputs``
-    the keys that it stores.
+    the keys that it stores. Each input is either in ``replicas`` (a copy that was at the site
+    before the plan began), or an output of an earlier segment at the site, or brought by a transfer.
     """
 
     id: str
@@ -76,9 +85,10 @@ class Segment:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     seconds: float
+    replicas: Mapping[str, Replica] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Plan:
     """A finished plan: plain data that can be saved, compared, approved and replayed.
 
@@ -93,7 +103,9 @@ class Plan:
     segments, transfers
         What the driver carries out.
     replicas
-        The copies of the sources that are read, by key.
+        For each key that existed before and is read or asked for, a copy of it; where several
+        sites read copies of their own, :attr:`Segment.replicas` and :attr:`Transfer.replica` say
+        which is read where.
     result_at
         Site at which the results must end, empty for "where they are computed".
     seconds, nbytes
@@ -104,6 +116,11 @@ class Plan:
         ``"results"`` stores what was asked for or crosses a link; ``"all"`` every step.
     notes
         What the reader should know: guesses that were made, things that were not possible.
+    options
+        How it was asked for, such as the collector's rule.
+    originals
+        Steps of the graph as the user built it that stand otherwise in ``steps`` or not at all: what
+        was split, and what need not run; :func:`dataflow.placement.make.graph_of` needs them.
     """
 
     id: str
@@ -122,6 +139,7 @@ class Plan:
     keep: Keep = "results"
     notes: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    originals: tuple[Step, ...] = ()
 
     @cached_property
     def step_by_key(self) -> Mapping[str, Step]:
@@ -139,8 +157,63 @@ class Plan:
     def transfer_by_id(self) -> Mapping[str, Transfer]:
         return {transfer.id: transfer for transfer in self.transfers}
 
+    @cached_property
+    def memory(self) -> Mapping[str, int]:
+        """Site → the most that one worker there holds at once, in bytes."""
+        most: dict[str, int] = {}
+        for assignment in self.assignments:
+            if assignment.reused is None:
+                most[assignment.site] = max(most.get(assignment.site, 0), assignment.memory)
+        return most
+
+    @cached_property
+    def _labels(self) -> Mapping[str, str]:
+        names = {step.key: step.label for step in self.originals}
+        names |= {step.key: step.label for step in self.steps}
+        return names | {key: dataset.name for key, dataset in self.sources.items()}
+
     def label(self, key: str) -> str:
         """A word for a key: the dataset's name or the step's label."""
-        if key in self.sources:
-            return self.sources[key].name
-        return self.step_by_key[key].label
+        return self._labels[key]
+
+    def why(self, label: str) -> Why:
+        """Why a step runs where it does: candidates, prices, reasons.
+
+        Parameters
+        ----------
+        label
+            The step's label, as in the picture; its key does as well.
+
+        Raises
+        ------
+        PlacementError
+            If the plan has no such step.
+        """
+        from dataflow.placement.explain import why
+
+        return why(self, label)
+
+    def table(self) -> str:
+        """The plan as plain text, for terminals and logs."""
+        from dataflow.placement.explain import text
+
+        return text(self)
+
+    def __repr__(self) -> str:
+        running = [a for a in self.assignments if a.reused is None]
+        sites = len({a.site for a in running})
+        reused = len(self.assignments) - len(running)
+        return (
+            f"<Plan {_count(len(running), 'operation')} at {_count(sites, 'site')}, "
+            + (f"{reused} reused, " if reused else "")
+            + f"{format_bytes(self.nbytes)} moved, {format_seconds(self.seconds)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        from dataflow.placement.explain import html
+
+        return html(self)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dataflow._quantities import format_bytes
 from dataflow.datasets import Extent
 from dataflow.graph.graph import Graph
 from dataflow.graph.operation import Step
 from dataflow.sites import Site, Topology
 
 ALLOWED = "allowed"
+#: Names of the rules that others ask for; a plan may not even read what lies at a site that is
+#: away or excluded.
+AWAY, EXCLUDED, MEMORY = "away", "excluded", "memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +61,13 @@ def check(
     scope = scope or {}
     excluded = excluded or {}
     installed = installed or {}
+    extents = graph.extents
     table: dict[str, dict[str, Verdict]] = {}
     everywhere: dict[tuple[str, ...], dict[str, Verdict]] = {}
     for key, step in graph.steps.items():
         operation = step.operation
         wanted = scope.get(step.label) or scope.get(operation.name) or scope.get(operation.role)
-        memory = _memory_needed(step, [graph.extents[k] for k in step.inputs])
+        memory = memory_needed(step, [extents[k] for k in step.inputs])
         token = (operation.name, operation.version, wanted or "", str(memory))
         if token not in everywhere:
             everywhere[token] = {
@@ -83,23 +88,59 @@ def _verdict(
     memory: int,
 ) -> Verdict:
     if site.name in topology.away:
-        return Verdict(False, "away", "the site does not answer")
+        return Verdict(False, AWAY, "the site does not answer")
     if site.name in excluded:
-        return Verdict(False, "excluded", excluded[site.name])
+        return Verdict(False, EXCLUDED, excluded[site.name])
     if wanted is not None and site.name != wanted:
         return Verdict(False, "scope", f"the scope says {wanted}")
     if site.trust == "steward":
         name = f"{step.operation.name}@{step.operation.version}"
         if name not in installed.get(site.name, frozenset()):
             return Verdict(False, "trust", f"a steward site, and {name} is not installed there")
-    if memory > site.memory:
-        return Verdict(
-            False, "memory", f"needs {memory} bytes at once, a worker there has {site.memory}"
-        )
-    return _YES
+    return _memory(memory, site)
 
 
-def _memory_needed(step: Step, inputs: Sequence[Extent]) -> int:
+def _memory(needed: int, site: Site) -> Verdict:
+    if needed <= site.memory:
+        return _YES
+    return Verdict(
+        False,
+        MEMORY,
+        f"needs {format_bytes(needed)} at once, a worker there has {format_bytes(site.memory)}",
+    )
+
+
+def inherit(
+    table: Mapping[str, Mapping[str, Verdict]], split_graph: Graph, topology: Topology
+) -> dict[str, Mapping[str, Verdict]]:
+    """Verdicts for a graph that was split, from those for the graph that the user built.
+
+    A share of a step may run where the step may. Only memory is counted anew, since a share reads
+    less; the memory rule is the last one, so what it refused nothing else refuses. A step that
+    stands in ``table`` itself and was not taken apart keeps its verdicts.
+    """
+    steps, extents = split_graph.steps, split_graph.extents
+    sites = topology.site_by_name
+    whole: dict[str, Mapping[str, Verdict]] = {}
+    for key, step in steps.items():
+        if step.stage == "whole" and key in table:
+            whole[key] = table[key]
+            continue
+        mother = step
+        while mother.key not in table and mother.mother in steps:
+            mother = steps[mother.mother]
+        row = table[mother.key]
+        if any(verdict.rule == MEMORY for verdict in row.values()):
+            needed = memory_needed(step, [extents[wanted] for wanted in step.inputs])
+            row = {
+                name: _memory(needed, sites[name]) if verdict.rule == MEMORY else verdict
+                for name, verdict in row.items()
+            }
+        whole[key] = row
+    return whole
+
+
+def memory_needed(step: Step, inputs: Sequence[Extent]) -> int:
     """Bytes one worker must hold at once: everything for loaded inputs, nothing to speak of else.
 
     Lazy inputs stream through in chunks, whatever their size; programs read files themselves.

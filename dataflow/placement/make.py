@@ -1,0 +1,251 @@
+"""Make: the plan for a graph, from facts to a finished and priced record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dataflow.errors import PlacementError
+from dataflow.graph.extents import UNKNOWN
+from dataflow.graph.graph import Graph
+from dataflow.graph.operation import Step
+from dataflow.graph.split import split, taken_apart
+from dataflow.placement.assemble import assemble
+from dataflow.placement.cost import PRICE
+from dataflow.placement.facts import Facts, Replicas, Verdicts, World, pose, sizes_of, world
+from dataflow.placement.measurements import Measurements
+from dataflow.placement.plan import Keep, Plan
+from dataflow.placement.solve import Rule, Solution, solve
+from dataflow.policy.check import inherit
+from dataflow.sites import Topology
+
+#: Up to this many steps, splitting is priced against not splitting; larger graphs are split
+#: wherever it is known to save bytes.
+PRICED_STEPS = 60
+#: At most so many split steps are tried one by one.
+PRICED_SPLITS = 6
+
+
+def make_plan(
+    graph: Graph,
+    *,
+    topology: Topology,
+    replicas: Replicas,
+    verdicts: Verdicts,
+    measurements: Measurements | None = None,
+    result_at: str = "",
+    keep: Keep = "results",
+    rule: Rule = "cheapest",
+    pinned: Mapping[str, str] | None = None,
+    reuse: bool = True,
+    near: str = "",
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> Plan:
+    """A finished plan: site of every step, transfers, segments, price and reasons.
+
+    Pure and deterministic. Planning again during a run is the same call on :func:`graph_of` the old
+    plan, with what is stored by now among ``replicas`` and lost sites excluded in ``verdicts``.
+
+    Parameters
+    ----------
+    graph
+        As the user built it; splitting is done here where it is cheaper.
+    topology
+        Sites and links. Sites in ``topology.away``, and those whose verdicts all say excluded, are
+        not read from either.
+    replicas
+        Copies by key: of the sources, and of results that exist already. A step whose result
+        exists is not run again, and neither is what only led to it.
+    verdicts
+        From :func:`dataflow.policy.check.check` on ``graph``.
+    measurements
+        What earlier runs taught; default nothing.
+    result_at
+        Site at which the results must end; empty for where they are computed.
+    keep
+        ``"all"`` stores every step's result (and so runs those that are not stored yet).
+    rule, seed
+        Where parts of a split step are combined, see :func:`dataflow.placement.solve.solve`.
+    pinned
+        Key or label of a step → site, for what is decided already.
+    reuse
+        ``False`` computes everything again.
+    near
+        Site of the caller: preferred between equals. Default: the first name.
+    options
+        Kept in the plan, as a record of how it was asked for.
+
+    Raises
+    ------
+    NoAllowedSite
+        If a step may run nowhere; with each site's reason.
+    PlacementError
+        If a source has no copy within reach, or ``result_at`` is no site that can be reached.
+    """
+    measured = measurements or Measurements()
+    _known_site(topology, result_at, "result_at")
+    if near and near not in topology.site_by_name:
+        near = ""
+    facts = world(
+        graph,
+        topology=topology,
+        replicas=replicas,
+        verdicts=verdicts,
+        measurements=measured,
+        near=near,
+    )
+    making = _Making(graph, facts, verdicts, result_at, keep, reuse, pinned or {}, rule, seed)
+    chosen, solution = making.best()
+    return assemble(
+        graph,
+        chosen,
+        solution,
+        result_at=result_at,
+        keep=keep,
+        options={"rule": rule, "reuse": reuse, **(options or {})},
+    )
+
+
+def graph_of(plan: Plan) -> Graph:
+    """The graph as the user built it, out of a plan; without the functions.
+
+    Examples
+    --------
+    ``make_plan(graph_of(plan), …)`` plans the same work anew, for instance when a site was lost.
+    """
+    steps: dict[str, Step] = {step.key: step for step in plan.steps if step.stage == "whole"}
+    steps |= {step.key: step for step in plan.originals}
+    order: dict[str, Step] = {}
+    for output in plan.outputs:
+        stack = [(output, False)]
+        while stack:
+            key, ready = stack.pop()
+            if key in order or key not in steps:
+                continue
+            if ready:
+                order[key] = steps[key]
+            else:
+                stack.append((key, True))
+                stack.extend((wanted, False) for wanted in reversed(steps[key].inputs))
+    return Graph.assemble(plan.sources, order, plan.outputs, plan.extents)
+
+
+class _Making:
+    """The variants of one graph, split here and there, each posed and solved."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        facts: World,
+        verdicts: Verdicts,
+        result_at: str,
+        keep: Keep,
+        reuse: bool,
+        pinned: Mapping[str, str],
+        rule: Rule,
+        seed: int,
+    ) -> None:
+        self.graph, self.world, self.verdicts = graph, facts, verdicts
+        self.result_at, self.keep, self.reuse = result_at, keep, reuse
+        self.pinned, self.rule, self.seed = pinned, rule, seed
+        self.sizes = sizes_of(graph, facts.measurements)
+        self.homes = {
+            key: frozenset(replica.site for replica in copies)
+            for key, copies in facts.copies.items()
+            if reuse or key in graph.sources
+        }
+
+    def best(self) -> tuple[Facts, Solution]:
+        """The cheaper of splitting and not splitting, for each step that can be split."""
+        known = self.sizes if self.world.measurements.output_ratio else None
+        full = split(self.graph, self.homes, sizes=known)
+        apart = taken_apart(self.graph, full)
+        if not apart or len(self.graph.steps) > PRICED_STEPS:
+            return self._solved(full)
+        best: tuple[Facts, Solution] | None
+        try:
+            best = self._solved(full)
+        except PlacementError:
+            best = None
+        chosen = set(apart)
+        trials = [{key} for key in apart] if len(apart) <= PRICED_SPLITS else []
+        for without in [*trials, set(apart)]:
+            if not without & chosen:
+                continue
+            only = chosen - without
+            variant = split(self.graph, self.homes, only=only, sizes=known) if only else self.graph
+            try:
+                other = self._solved(variant)
+            except PlacementError:
+                if best is None and without == set(apart):
+                    raise
+                continue
+            if best is None or self._cheaper(other[1], best[1], without):
+                best, chosen = other, only
+        if best is None:
+            return self._solved(self.graph)
+        return best
+
+    def _cheaper(self, other: Solution, best: Solution, without: set[str]) -> bool:
+        """Whether leaving the steps ``without`` whole is better than taking them apart.
+
+        Steps over several datasets go to the data: only fewer bytes speak against it. For others,
+        and where the size of the result is known, time counts as well.
+        """
+        if any(self._goes_to_data(self.graph.steps[key]) for key in without):
+            return other.nbytes < best.nbytes - 0.5
+        return other.seconds + PRICE * other.nbytes < best.seconds + PRICE * best.nbytes
+
+    def _goes_to_data(self, step: Step) -> bool:
+        return step.pieces or self.graph.extents[step.key].guessed.startswith(UNKNOWN)
+
+    def _solved(self, graph: Graph) -> tuple[Facts, Solution]:
+        verdicts = self.verdicts
+        if graph is not self.graph:
+            verdicts = inherit(verdicts, graph, self.world.topology)
+        facts = pose(
+            graph,
+            self.world,
+            verdicts=verdicts,
+            sizes=self.sizes if graph is self.graph else sizes_of(graph, self.world.measurements),
+            result_at=self.result_at,
+            keep_all=self.keep == "all",
+            reuse=self.reuse,
+            pinned=self.pinned,
+            inputs_of={
+                key: _sources_of(self.graph, key)
+                for key, step in graph.steps.items()
+                if step.stage == "combine" and key in self.graph.steps
+            },
+        )
+        return facts, solve(facts.problem, rule=self.rule, seed=self.seed)
+
+
+def _sources_of(graph: Graph, key: str) -> tuple[str, ...]:
+    """Datasets that a step reads, directly or through other steps."""
+    found: dict[str, None] = {}
+    stack, seen = [key], {key}
+    while stack:
+        current = stack.pop()
+        if current in graph.sources:
+            found[current] = None
+            continue
+        for wanted in graph.steps[current].inputs:
+            if wanted not in seen:
+                seen.add(wanted)
+                stack.append(wanted)
+    return tuple(found)
+
+
+def _known_site(topology: Topology, site: str, what: str) -> None:
+    if not site:
+        return
+    names = sorted(topology.site_by_name)
+    if site not in names:
+        raise PlacementError(f"{what}: no site {site!r}; there are {', '.join(names) or 'none'}")
+    if site in topology.away:
+        raise PlacementError(
+            f"{what}: site {site!r} does not answer\n"
+            "What you can do: leave the results where they are computed, and copy them later."
+        )
