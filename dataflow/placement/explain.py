@@ -81,6 +81,8 @@ def text(plan: Plan) -> str:
 
 def html(plan: Plan) -> str:
     """A plan for a notebook: the picture, and tables to unfold."""
+    from dataflow.placement.picture import draw
+
     assignments = plan.assignments[:MOST_ROWS]
     rows = [
         (
@@ -114,7 +116,7 @@ def html(plan: Plan) -> str:
     headline = repr(plan).strip("<>") + (
         f"; results end at {plan.result_at}" if plan.result_at else ""
     )
-    return block(Markup(f"<p>{_b(headline)}</p>"), *folded).text
+    return block(Markup(f"<p>{_b(headline)}</p>"), Markup(draw(plan)), *folded).text
 
 
 _HEADER = ("operation", "site", "seconds", "memory", "because")
