@@ -74,7 +74,7 @@ async def serve(
         authenticate = TokenFile(tokens, site)
     with _listening(listen) as listening:
         address = _address(listening, listen)
-        participant = participant_at(address)
+        participant = participant_at(listen.public or address)
         app = create_app(participant, authenticate)
         server = _Server(_config(app, listen))
         file = state_dir / ADDRESS_FILE

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -14,7 +17,7 @@ import pytest
 from fastapi import FastAPI
 
 from dataflow.agent.app import create_app
-from dataflow.agent.auth import TokenFile
+from dataflow.agent.auth import TokenFile, first_token
 from dataflow.client import AgentClient
 from dataflow.execution.events import JobCreated
 from dataflow.placement.plan import Plan
@@ -89,6 +92,67 @@ def steward(tmp_path: Path) -> Iterator[LocalAgent]:
     local = LocalAgent(tmp_path, trust="steward")
     yield local
     local.close()
+
+
+class AgentProcess:
+    """A double behind a real server in a process of its own."""
+
+    def __init__(self, directory: Path, listen: str = "127.0.0.1:0") -> None:
+        self.directory, self.state = directory, directory / "state"
+        program = [sys.executable, "-W", "error", str(Path(__file__).parent / "double.py")]
+        with (directory / "log").open("w") as log:
+            self.process = subprocess.Popen(
+                [*program, str(directory), listen],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=Path(__file__).parents[2],
+            )
+        assert self.process.stdout
+        self.said = self.process.stdout.readline().strip()
+
+    @property
+    def address(self) -> str:
+        return self.said.removeprefix("listening on ")
+
+    @property
+    def token(self) -> str:
+        return first_token(self.state / "tokens")
+
+    @property
+    def replicas(self) -> dict[str, str]:
+        found: dict[str, str] = json.loads((self.directory / "replicas.json").read_text())
+        return found
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.directory / "log").read_text().splitlines()]
+
+    def client(self, **options: Any) -> AgentClient:
+        return AgentClient(Site(name="uva", address=self.address), self.token, **options)
+
+    def stop(self, number: int = signal.SIGTERM, within: float = 10.0) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(within)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., AgentProcess]]:
+    """Starts agents as processes; whatever still runs at the end of the test is killed."""
+    started: list[AgentProcess] = []
+
+    def begin(listen: str = "127.0.0.1:0", directory: Path | None = None) -> AgentProcess:
+        directory = directory or tmp_path / "uva"
+        directory.mkdir(exist_ok=True)
+        started.append(AgentProcess(directory, listen))
+        return started[-1]
+
+    yield begin
+    for agent in started:
+        if agent.process.poll() is None:
+            agent.stop(signal.SIGKILL)
+        assert agent.process.stdout
+        agent.process.stdout.close()
 
 
 @pytest.fixture

@@ -195,3 +195,42 @@ class Double:
 
     def meter(self, job: str, key: str, nbytes: int, to: str) -> None:
         self.metered.append((job, key, nbytes, to))
+
+
+def main() -> None:
+    """Serve a double from a process of its own: ``double.py DIRECTORY [LISTEN]``.
+
+    All that lies in its data directory at the start is served as replicas, named in
+    ``replicas.json``.
+    """
+    import json
+    import sys
+
+    from dataflow.agent.serve import configure_logs, serve
+    from dataflow.config import Listen
+
+    directory = Path(sys.argv[1])
+    where = sys.argv[2] if len(sys.argv) > 2 else "127.0.0.1:0"
+    host, _, port = where.rpartition(":")
+    listen = (
+        Listen(socket=Path(where.removeprefix("unix:")))
+        if where.startswith("unix:")
+        else Listen(host=host, port=int(port))
+    )
+
+    def participant_at(address: str) -> Double:
+        double = Double(directory)
+        formats = {".zarr": "zarr", ".h5": "hdf5", ".csv": "csv"}
+        ids = {
+            path.name: double.serve(path.name, formats.get(path.suffix, "files"))
+            for path in double.data.iterdir()
+        }
+        (directory / "replicas.json").write_text(json.dumps(ids))
+        return double
+
+    configure_logs()
+    asyncio.run(serve(participant_at, site="uva", listen=listen, state_dir=directory / "state"))
+
+
+if __name__ == "__main__":
+    main()

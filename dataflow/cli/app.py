@@ -1,0 +1,347 @@
+"""The command line: ``dataflow sites``, ``dataflow agent`` and so on.
+
+A command reads its arguments, asks the session, and prints. Nothing heavy is imported before a
+command needs it, so that ``dataflow --help`` is instant.
+
+Exit codes: 0 done · 1 failed · 2 wrong usage or a wrong file · 3 a site does not answer ·
+4 somebody who may say no said no.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from dataflow.errors import (
+    ConfigError,
+    DataflowError,
+    PolicyError,
+    SiteRefused,
+    SiteUnreachable,
+)
+
+if TYPE_CHECKING:
+    from dataflow.session import Session
+
+FAILED, USAGE, UNREACHABLE, REFUSED = 1, 2, 3, 4
+#: Exit code of an error: the first class in this list that it belongs to decides.
+_CODES: Sequence[tuple[type[DataflowError], int]] = (
+    (SiteUnreachable, UNREACHABLE),
+    (SiteRefused, REFUSED),
+    (PolicyError, REFUSED),
+    (ConfigError, USAGE),
+    (DataflowError, FAILED),
+)
+
+app = typer.Typer(
+    name="dataflow",
+    help="Move the computation to the data: sites, datasets, jobs and what crossed the links.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or file, 3 a site does not answer, "
+    "4 refused.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Tags = Annotated[
+    list[str] | None, typer.Option("--tag", "-t", metavar="NAME=VALUE", help="May be repeated.")
+]
+
+
+class _Globals:
+    """What is said before the command's name."""
+
+    sites: Path | None = None
+    debug: bool = False
+
+
+@app.callback()
+def _before(
+    sites: Annotated[
+        Path | None,
+        typer.Option(
+            "--sites",
+            "-s",
+            metavar="FILE",
+            envvar="DATAFLOW_SITE_FILE",
+            help="Site file; without one, this machine is the only site.",
+        ),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    _Globals.sites, _Globals.debug = sites, debug
+    if version:
+        import dataflow
+
+        print(f"dataflow {dataflow.__version__}")
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and leave the process with its exit code."""
+    try:
+        app(args=list(arguments) if arguments is not None else None)
+    except DataflowError as error:
+        if _Globals.debug:
+            raise
+        print(f"{error.kind}: {error}", file=sys.stderr)
+        sys.exit(next(code for cls, code in _CODES if isinstance(error, cls)))
+    except BrokenPipeError:  # the reader of a pipe had enough, as `head` does
+        sys.stderr.close()
+        sys.exit(FAILED)
+    sys.exit(0)
+
+
+def _session() -> Session:
+    from dataflow.session import connect
+
+    return connect(_Globals.sites)
+
+
+def _pairs(tags: Sequence[str] | None) -> dict[str, str]:
+    found = {}
+    for tag in tags or ():
+        name, mark, value = tag.partition("=")
+        if not mark or not name:
+            raise typer.BadParameter(f"{tag!r} is not NAME=VALUE")
+        found[name] = value
+    return found
+
+
+# --- looking ----------------------------------------------------------------------------------
+
+
+@app.command()
+def sites(json: AsJson = False) -> None:
+    """List the sites of the federation, and which of them do not answer."""
+    from dataflow._quantities import format_bytes
+    from dataflow.cli import tables
+
+    with _session() as session:
+        topology = session.topology()
+    if json:
+        tables.documents(topology)
+        return
+    tables.table(
+        ["site", "", "workers>", "threads>", "memory>", "speed>", "trust", "stores", "address"],
+        [
+            (
+                site.name,
+                "away" if site.name in topology.away else "here",
+                site.workers,
+                site.threads,
+                format_bytes(site.memory),
+                f"{site.speed:g}",
+                site.trust,
+                [store.name for store in topology.stores_at(site.name)],
+                site.address or "",
+            )
+            for site in topology.sites
+        ],
+    )
+
+
+@app.command()
+def datasets(
+    tag: Tags = None,
+    text: Annotated[str | None, typer.Option(help="Words to look for.")] = None,
+    owner: Annotated[str | None, typer.Option()] = None,
+    site: Annotated[str | None, typer.Option()] = None,
+    json: AsJson = False,
+) -> None:
+    """List datasets anywhere in the federation."""
+    from dataflow._quantities import format_bytes
+    from dataflow.cli import tables
+
+    asked: dict[str, Any] = {"tags": _pairs(tag) or None, "text": text, "owner": owner}
+    with _session() as session:
+        found = list(session.datasets(**asked, site=site))
+    if json:
+        tables.documents(found)
+        return
+    tables.table(
+        ["name", "site", "kind", "shape", "size>", "owner", "tags", "id"],
+        [
+            (
+                dataset.name,
+                dataset.site,
+                dataset.kind,
+                " x ".join(map(str, dataset.extent.shape or ())),
+                format_bytes(dataset.extent.nbytes),
+                dataset.owner,
+                tables.pairs(dataset.tags),
+                dataset.id[:12],
+            )
+            for dataset in found
+        ],
+        empty="no datasets; `dataflow register URL` makes one",
+    )
+
+
+@app.command()
+def jobs(json: AsJson = False) -> None:
+    """List jobs, newest first."""
+    from dataflow.cli import tables
+
+    with _session() as session:
+        found = list(session.jobs())
+    if json:
+        tables.documents(found)
+        return
+    tables.table(
+        ["job", "status", "user", "coordinator", "created", "tags"],
+        [
+            (
+                view.id,
+                view.status,
+                view.user,
+                view.coordinator,
+                tables.moment(view.created),
+                tables.pairs(view.tags),
+            )
+            for view in found
+        ],
+        empty="no jobs yet",
+    )
+
+
+@app.command()
+def job(
+    id: Annotated[str, typer.Argument(help="The job's id.")],
+    events: Annotated[bool, typer.Option("--events", help="Show its journal.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel it.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Show one job, its journal, or cancel it."""
+    from dataflow.cli import tables
+
+    with _session() as session:
+        handle = session.job(id)
+        if cancel:
+            handle.cancel()
+        journal = list(handle.events()) if events else []
+        view = handle.view()
+    if json:
+        tables.documents(journal if events else view)
+        return
+    if events:
+        tables.table(
+            ["time", "event", "unit", "site"],
+            [
+                (
+                    tables.moment(event.time),
+                    event.type,
+                    getattr(event, "unit", ""),
+                    getattr(event, "site", ""),
+                )
+                for event in journal
+            ],
+        )
+        return
+    tables.fields(
+        {
+            "job": view.id,
+            "status": view.status,
+            "done": f"{view.done} of {view.total}",
+            "user": view.user,
+            "coordinator": view.coordinator,
+            "created": tables.moment(view.created),
+            "updated": tables.moment(view.updated),
+            "tags": tables.pairs(view.tags),
+            "results": [dataset.name for dataset in view.results.values()],
+            "message": view.message,
+        }
+    )
+
+
+@app.command()
+def ledger(
+    id: Annotated[str, typer.Argument(help="The job's id.")], json: AsJson = False
+) -> None:
+    """Show which bytes crossed which link for a job."""
+    from dataflow._quantities import format_bytes
+    from dataflow.cli import tables
+
+    with _session() as session:
+        found = list(session.ledger(id))
+    if json:
+        tables.documents(found)
+        return
+    tables.table(
+        ["from", "to", "size>", "seconds>", "key"],
+        [
+            (
+                entry.source,
+                entry.target,
+                format_bytes(entry.nbytes),
+                f"{entry.seconds:.2f}",
+                entry.key[:12],
+            )
+            for entry in found
+        ],
+        empty="nothing crossed a link",
+    )
+
+
+# --- doing ------------------------------------------------------------------------------------
+
+
+@app.command()
+def register(
+    url: Annotated[str, typer.Argument(help="A path, file:///… or s3://bucket/…")],
+    name: Annotated[str | None, typer.Option(help="A name, unique at its site.")] = None,
+    tag: Tags = None,
+    variable: Annotated[str | None, typer.Option(help="One array of a file with several.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Make a dataset of data that stays where it is."""
+    from dataflow.cli import tables
+
+    tags = _pairs(tag)
+    with _session() as session:
+        dataset = session.register(url, name=name, tags=tags, variable=variable)
+    if json:
+        tables.documents(dataset)
+    else:
+        print(f"{dataset.site}/{dataset.name}  {dataset.id}")
+
+
+@app.command()
+def agent(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The site's file.")],
+    host: Annotated[str | None, typer.Option(help="Instead of the file's.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one.")] = None,
+    socket: Annotated[Path | None, typer.Option(help="A Unix socket instead.")] = None,
+    state: Annotated[Path | None, typer.Option(help="State directory instead.")] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(help="Token file; by default `tokens` in the state directory, made if missing."),
+    ] = None,
+) -> None:
+    """Serve a site until SIGTERM: its catalog, its data, its share of jobs."""
+    from dataflow.cli.agent import run
+
+    run(
+        config,
+        host=host,
+        port=port,
+        socket=socket,
+        state=state,
+        tokens=tokens,
+        debug=_Globals.debug,
+    )
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def demo(context: typer.Context) -> None:
+    """Run three sites on this machine and one graph over them; prints plan, bytes and result."""
+    from dataflow.cli.demo import main as run
+
+    code = run(list(context.args))
+    raise typer.Exit(int(code or 0))
