@@ -197,7 +197,10 @@ class Connection:
         self, path: str, headers: Mapping[str, str]
     ) -> AsyncGenerator[AsyncIterator[bytes]]:
         """The body of the answer to a GET, piece by piece; as long as pieces come, it may take."""
-        request = self._http.build_request("GET", self._base + path, headers=headers)
+        # As they lie in the store: a proxy on the way may not pack them.
+        request = self._http.build_request(
+            "GET", self._base + path, headers={**headers, "accept-encoding": "identity"}
+        )
         try:
             async with asyncio.timeout(CONNECT_SECONDS + self.timeout):
                 response = await self._http.send(request, stream=True)
