@@ -88,7 +88,11 @@ def read_marked(text: str, file: str, *, words: Collection[str] = ()) -> Marked:
         complaint only.
     """
     marked = Marked(file)
-    loader = yaml.SafeLoader(text)
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"not readable as YAML: {error.reason}", file, "", line) from None
     try:
         root = loader.get_single_node()
         if root is not None:
@@ -109,6 +113,7 @@ class _Reader:
     def __init__(self, loader: yaml.SafeLoader, marked: Marked, words: frozenset[str]) -> None:
         self._loader, self._marked, self._words = loader, marked, words
         self._count = 0
+        self._own: dict[int, set[int]] = {}
 
     def value(self, node: yaml.Node, path: Path) -> Any:
         self._count += 1
@@ -129,15 +134,24 @@ class _Reader:
             return None
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        # What a merge (<<) brings in comes first and gives way to what stands here itself.
+        own = self._own.setdefault(id(node), {id(key) for key, _ in node.value})
         self._loader.flatten_mapping(node)
         found: dict[str, Any] = {}
+        written: dict[str, int] = {}
         for key_node, value_node in node.value:
-            key, line = str(key_node.value), key_node.start_mark.line + 1
-            place = (*path, key)
-            if key in found:
-                first = self._marked.lines[place]
-                self._marked.complain(place, f"stands here again; first in line {first}", line)
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._marked.complain(path, "a key must be a word", line)
                 continue
+            key = str(key_node.value)
+            place = (*path, key)
+            if key in written:
+                message = f"stands here again; first in line {written[key]}"
+                self._marked.complain(place, message, line)
+                continue
+            if id(key_node) in own:
+                written[key] = line
             self._marked.lines[place] = line
             found[key] = self.value(value_node, place)
         return found
