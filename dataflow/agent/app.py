@@ -23,6 +23,7 @@ from dataflow.agent.bodies import Health, Hint, Join, Page, Registration, SiteAn
 from dataflow.agent.door import Door
 from dataflow.agent.polls import Since, Wait, held
 from dataflow.agent.served import Asker, Own, Served, only_readers_look
+from dataflow.agent.strict import StrictRoute
 from dataflow.catalog.access import KnownSite
 from dataflow.datasets import Dataset
 from dataflow.errors import PolicyError
@@ -38,7 +39,7 @@ plans on its own workers. Every agent is the same program; connect to any of the
 Errors are documents `{"kind": …, "args": […]}`; the kinds are stable.
 """
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 
 def create_app(

@@ -13,11 +13,12 @@ from dataflow.agent.auth import Identity
 from dataflow.agent.bodies import Asking, Codes, NewOrder, Submission, Submitted
 from dataflow.agent.polls import Since, Wait, held
 from dataflow.agent.served import Asker, Own, Served
+from dataflow.agent.strict import StrictRoute
 from dataflow.documents import to_document
 from dataflow.errors import PolicyError, SiteRefused
 from dataflow.execution.events import Event, Report
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 Id = Annotated[str, Path(min_length=1, max_length=200)]
 CodeDigest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]

@@ -87,6 +87,13 @@ def agent(tmp_path: Path) -> Iterator[LocalAgent]:
     local.close()
 
 
+@pytest.fixture(scope="module")
+def shared_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAgent]:
+    local = LocalAgent(tmp_path_factory.mktemp("agent"))
+    yield local
+    local.close()
+
+
 @pytest.fixture
 def steward(tmp_path: Path) -> Iterator[LocalAgent]:
     local = LocalAgent(tmp_path, trust="steward")

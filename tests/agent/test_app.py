@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
 from dataflow.documents import to_document
 from dataflow.errors import JobCancelled, NoAllowedSite, SiteUnreachable, TransferFailed
@@ -403,7 +404,9 @@ def test_unforeseen_errors_say_nothing(agent: Any, monkeypatch: pytest.MonkeyPat
         raise RuntimeError("the password is swordfish")
 
     monkeypatch.setattr(agent.participant, "jobs", fails)
-    answer = agent.call("GET", "/v1/jobs")
+    with capture_logs() as logs:
+        answer = agent.call("GET", "/v1/jobs")
+    assert [line["event"] for line in logs] == ["request_failed"]
     assert answer.status_code == 500
     assert answer.json()["kind"] == "dataflow"
     assert "swordfish" not in answer.text
