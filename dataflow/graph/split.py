@@ -177,7 +177,7 @@ class _Splitting:
         operation = step.operation
         if operation.kind not in ("linear", "reduction") or is_arithmetic(operation):
             return None
-        if step.stage != "whole" and len(step.inputs) != 1:
+        if step.stage not in ("whole", "part") or step.absent:
             return None
         if step.pieces and len(step.inputs) > 1:
             return self._pieces(step)
