@@ -357,6 +357,8 @@ class _quiet(warnings.catch_warnings):  # noqa: N801
     """MDAnalysis announces changes of its next version on every open of a DCD file."""
 
     def __enter__(self) -> Any:
+        import MDAnalysis  # noqa: F401  its import sets filters of its own
+
         entered = super().__enter__()
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*MDAnalysis.*")
