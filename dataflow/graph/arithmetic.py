@@ -11,7 +11,7 @@ import operator
 from typing import Any
 
 from dataflow.graph.graph import Graph
-from dataflow.graph.operation import OperationFunction, operation
+from dataflow.graph.operation import Operation, OperationFunction, operation
 
 
 @operation(kind="linear", same_shape=True, output="same", version="1")
@@ -84,3 +84,8 @@ def binary(name: str, left: Any, right: Any) -> Graph:
             shift(graph, by=-number) if graph is left else shift(scale(graph, factor=-1), by=number)
         )
     return _BINARY[name](left, right)
+
+
+def is_arithmetic(operation: Operation) -> bool:
+    """Whether an operation is one of this module's; a name alone does not say."""
+    return operation.reference.startswith(f"{__name__}:")

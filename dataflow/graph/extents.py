@@ -51,3 +51,17 @@ def estimate(operation: Operation, inputs: Sequence[Extent]) -> Extent:
     if hint == "same" or operation.same_shape:
         return replace(largest, guessed="same shape as its input")
     return Extent(nbytes=largest.nbytes, guessed=f"{UNKNOWN}, taken as its largest input")
+
+
+def form(extent: Extent) -> tuple[object, ...] | None:
+    """Dimensions and shape of an extent, to be compared; ``None`` where they are not known."""
+    if not extent.variables or any(-1 in variable.shape for variable in extent.variables):
+        return None
+    if len(extent.variables) == 1:
+        return (extent.variables[0].dims, extent.variables[0].shape)
+    return tuple((v.name, v.dims, v.shape) for v in extent.variables)
+
+
+def is_array(extent: Extent) -> bool:
+    """Whether this is one array of known shape, so that zeros like it can be made."""
+    return len(extent.variables) == 1 and form(extent) is not None

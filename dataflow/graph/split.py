@@ -53,16 +53,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from dataflow.datasets import Extent
-from dataflow.graph.arithmetic import scale
-from dataflow.graph.extents import UNKNOWN, estimate
+from dataflow.graph.arithmetic import is_arithmetic, scale
+from dataflow.graph.extents import UNKNOWN, estimate, form, is_array
 from dataflow.graph.graph import Graph
+from dataflow.graph.homes import MIXED, Homes, common, together
 from dataflow.graph.keys import digest, step_key
 from dataflow.graph.operation import Functions, Operation, Step
-
-Homes = Mapping[str, frozenset[str]]
-
-_MIXED: frozenset[str] = frozenset()
-_ARITHMETIC = "dataflow.graph.arithmetic:"
 
 
 def split(
@@ -153,7 +149,7 @@ class _Splitting:
         self.functions: dict[str, Functions] = dict(graph.functions)
         #: Where each key is or will be, as far as it follows from where its inputs are.
         self.homes: dict[str, frozenset[str]] = {
-            key: homes.get(key, _MIXED) for key in graph.sources
+            key: homes.get(key, MIXED) for key in graph.sources
         }
         self.changed = False
 
@@ -163,14 +159,14 @@ class _Splitting:
         if key in self.steps:
             return key
         step = self.graph.steps.get(key, step)
-        common = _common([self.homes[wanted] for wanted in step.inputs])
+        shared = common([self.homes[wanted] for wanted in step.inputs])
         final = step
         may = self.only is None or key in self.only or asked_as in self.only
-        if key not in self.stored and may and step.inputs and not common:
+        if key not in self.stored and may and step.inputs and not shared:
             final = self._take_apart(step) or step
         self.changed = self.changed or final is not step
         self.steps[key] = final
-        self.homes[key] = self.stored.get(key, common)
+        self.homes[key] = self.stored.get(key, shared)
         return key
 
     def _take_apart(self, step: Step) -> Step | None:
@@ -189,7 +185,7 @@ class _Splitting:
 
     def _pieces(self, step: Step) -> Step:
         linear = step.operation.kind == "linear"
-        groups = _together(step.inputs, self.homes, adjacent=not linear)
+        groups = together(step.inputs, self.homes, adjacent=not linear)
         members = [
             [self._part(step, step.inputs[position], position) for position in group]
             for group in groups
@@ -239,7 +235,7 @@ class _Splitting:
         self._extent(merge.key, max((self.extents[k] for k in parts), key=lambda e: e.nbytes))
         if merge.key not in self.steps:
             self.steps[merge.key] = self.graph.steps.get(merge.key, merge)
-            self.homes[merge.key] = _common([self.homes[key] for key in inputs])
+            self.homes[merge.key] = common([self.homes[key] for key in inputs])
         return merge.key
 
     def _combined(self, step: Step, parts: Sequence[str]) -> Step:
@@ -256,8 +252,8 @@ class _Splitting:
 
     def _arguments(self, step: Step) -> Step | None:
         """``f(a, b)`` as ``f(a, 0) + f(0, b)``, where zeros can be made and something is saved."""
-        groups = _together(step.inputs, self.homes, adjacent=False)
-        if len(groups) < 2 or not all(_is_array(self.extents[key]) for key in step.inputs):
+        groups = together(step.inputs, self.homes, adjacent=False)
+        if len(groups) < 2 or not all(is_array(self.extents[key]) for key in step.inputs):
             return None
         if not self._unknown(step.key):
             held = [sum({k: self._size(k) for k in _at(step, g)}.values()) for g in groups]
@@ -280,7 +276,7 @@ class _Splitting:
             )
             self._extent(part.key, self.extents[step.key])
             self.steps[part.key] = part
-            self.homes[part.key] = _common([self.homes[key] for key in inputs])
+            self.homes[part.key] = common([self.homes[key] for key in inputs])
             parts.append(part.key)
         return self._combined(step, parts)
 
@@ -292,10 +288,10 @@ class _Splitting:
         if not self._may_open(whole) or not self._shrinks(step):
             return None
         terms = list(self._terms(whole, 1))
-        form = _form(self.extents[whole])
-        if len(terms) < 2 or form is None:
+        one = form(self.extents[whole])
+        if len(terms) < 2 or one is None:
             return None
-        if any(_form(self.extents[key]) != form for key, _ in terms):
+        if any(form(self.extents[key]) != one for key, _ in terms):
             return None
         parts: list[str] = []
         for key, factor in terms:
@@ -327,10 +323,10 @@ class _Splitting:
         step = self.steps.get(key)
         if step is None or self.homes[key] or key in self.stored or key in self.graph.outputs:
             return False
-        name = step.operation.reference.removeprefix(_ARITHMETIC)
-        if not is_arithmetic(step.operation) or name not in ("add", "subtract", "scale"):
+        operation = step.operation
+        if not is_arithmetic(operation) or operation.kind != "linear":
             return False
-        if name == "scale":
+        if operation.name == "scale":
             factor = step.parameters.get("factor")
             if isinstance(factor, bool) or not isinstance(factor, int | float):
                 return False
@@ -376,11 +372,6 @@ class _Splitting:
         return (self.steps.get(key) or self.graph.steps[key]).label
 
 
-def is_arithmetic(operation: Operation) -> bool:
-    """Whether an operation is one of Python's operators, see :mod:`dataflow.graph.arithmetic`."""
-    return operation.reference.startswith(_ARITHMETIC)
-
-
 def _key(
     operation: Operation,
     step: Step,
@@ -396,43 +387,3 @@ def _key(
 
 def _at(step: Step, group: Sequence[int]) -> tuple[str, ...]:
     return tuple(step.inputs[position] for position in group)
-
-
-def _common(homes: Sequence[frozenset[str]]) -> frozenset[str]:
-    """Sites that all share; empty for "at different sites"."""
-    return frozenset.intersection(*homes) if homes else _MIXED
-
-
-def _together(inputs: Sequence[str], homes: Homes, *, adjacent: bool) -> list[list[int]]:
-    """Positions of the inputs, grouped by a site that holds all of a group.
-
-    With ``adjacent`` the order of the inputs is kept, as combining need not be commutative.
-    """
-    groups: list[list[int]] = []
-    shared: list[frozenset[str]] = []
-    for position, key in enumerate(inputs):
-        for number in range(len(groups) - 1 if adjacent and groups else 0, len(groups)):
-            common = shared[number] & homes[key]
-            same = key in (inputs[i] for i in groups[number])
-            if common or same:
-                groups[number].append(position)
-                shared[number] = common
-                break
-        else:
-            groups.append([position])
-            shared.append(homes[key])
-    return groups
-
-
-def _is_array(extent: Extent) -> bool:
-    """Whether zeros of this extent can be made."""
-    return len(extent.variables) == 1 and _form(extent) is not None
-
-
-def _form(extent: Extent) -> tuple[object, ...] | None:
-    """Dimensions and shape; ``None`` if they are not known."""
-    if not extent.variables or any(-1 in variable.shape for variable in extent.variables):
-        return None
-    if len(extent.variables) == 1:
-        return (extent.variables[0].dims, extent.variables[0].shape)
-    return tuple((v.name, v.dims, v.shape) for v in extent.variables)

@@ -6,7 +6,7 @@ not run, and neither is what only led to it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,7 +114,7 @@ def pose(
     keep_all: bool = False,
     reuse: bool = True,
     pinned: Mapping[str, str] | None = None,
-    inputs_of: Mapping[str, tuple[str, ...]] | None = None,
+    made_of: Mapping[str, Collection[str]] | None = None,
 ) -> Facts:
     """The question to the solver for one (perhaps split) graph.
 
@@ -124,8 +124,8 @@ def pose(
         Verdicts for every step of this graph.
     sizes
         Bytes in memory by key, see :func:`sizes_of`.
-    inputs_of
-        For steps that were split the keys of what the whole step reads; breaks ties between
+    made_of
+        For steps that were split the datasets that the whole step is made of; breaks ties between
         collectors.
 
     Raises
@@ -175,7 +175,7 @@ def pose(
         client=where[result_at] if result_at else -1,
         collectors=collectors,
         input_bytes={
-            task: _bytes_at(world, sizes, (inputs_of or {}).get(tasks[task], ()))
+            task: _bytes_at(world, sizes, (made_of or {}).get(tasks[task], ()))
             for task in collectors
         },
     )
@@ -350,7 +350,7 @@ def _refusals(verdict: Mapping[str, Verdict], world: World, wanted: str | None) 
     return reasons
 
 
-def _bytes_at(world: World, sizes: Mapping[str, int], keys: Sequence[str]) -> Floats:
+def _bytes_at(world: World, sizes: Mapping[str, int], keys: Collection[str]) -> Floats:
     """Bytes of ``keys`` that each site holds."""
     total = np.zeros(len(world.names))
     for key in keys:

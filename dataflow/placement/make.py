@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from dataflow.errors import PlacementError
@@ -156,6 +157,10 @@ class _Making:
             if reuse or key in graph.sources
         }
 
+    @cached_property
+    def made_of(self) -> dict[str, frozenset[str]]:
+        return _sources_of(self.graph)
+
     def best(self) -> tuple[Facts, Solution]:
         """The cheaper of splitting and not splitting, for each step that can be split."""
         known = self.sizes if self.world.measurements.output_ratio else None
@@ -213,29 +218,17 @@ class _Making:
             keep_all=self.keep == "all",
             reuse=self.reuse,
             pinned=self.pinned,
-            inputs_of={
-                key: _sources_of(self.graph, key)
-                for key, step in graph.steps.items()
-                if step.stage == "combine" and key in self.graph.steps
-            },
+            made_of={} if graph is self.graph else self.made_of,
         )
         return facts, solve(facts.problem, rule=self.rule, seed=self.seed)
 
 
-def _sources_of(graph: Graph, key: str) -> tuple[str, ...]:
-    """Datasets that a step reads, directly or through other steps."""
-    found: dict[str, None] = {}
-    stack, seen = [key], {key}
-    while stack:
-        current = stack.pop()
-        if current in graph.sources:
-            found[current] = None
-            continue
-        for wanted in graph.steps[current].inputs:
-            if wanted not in seen:
-                seen.add(wanted)
-                stack.append(wanted)
-    return tuple(found)
+def _sources_of(graph: Graph) -> dict[str, frozenset[str]]:
+    """For each key the datasets that it is made of, directly or through other steps."""
+    found = {key: frozenset((key,)) for key in graph.sources}
+    for key, step in graph.steps.items():
+        found[key] = frozenset().union(*(found[wanted] for wanted in step.inputs))
+    return found
 
 
 def _known_site(topology: Topology, site: str, what: str) -> None:

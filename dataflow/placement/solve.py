@@ -2,10 +2,11 @@
 
 First the whole graph from its inputs to its results by dynamic programming: for each step and site
 the least sum of work and transfers with which its result can be there (exact where every result
-has one reader). Then single moves as long as they pay: on the simulated run for small graphs, on
-the sum for large ones. The simple choices are tried as well (everything at one site; each step
-where most of its input lies), so the answer is never worse than they are. Last, the steps that
-combine parts go where the collector's rule says.
+has one reader). The simple choices stand beside it: everything at one site, and each step where
+most of its input lies. From the best of these single moves are made as long as they pay, on the
+simulated run for small graphs, on the sum of everything for large ones; so the answer is never
+worse than the simple choices are. Last, the steps that combine parts go where the collector's rule
+says, whatever that costs.
 
 Pure and deterministic: equal problems have equal solutions, and ties go to the site that the
 problem names first.
@@ -14,7 +15,7 @@ problem names first.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -22,11 +23,13 @@ import numpy as np
 
 from dataflow.errors import PlacementError
 from dataflow.placement.cost import PRICE, Tally, bytes_moved, simulate
-from dataflow.placement.problem import Floats, Numbers, Problem
+from dataflow.placement.problem import Bools, Floats, Numbers, Problem
 
 Rule = Literal["cheapest", "largest-input", "largest-intermediate", "random"]
 
-#: Up to this many steps, choices are compared by simulated runs.
+#: Up to this many steps, first choices are compared by simulated runs; beyond, by their sums.
+COMPARED_STEPS = 300
+#: Up to this many steps, single moves are as well.
 SIMULATED_STEPS = 60
 #: At most so many runs are simulated to improve a choice.
 SIMULATED_RUNS = 150
@@ -39,8 +42,9 @@ class Solution:
     """The chosen site (number) of each step.
 
     ``seconds`` and ``nbytes`` are the simulated makespan and the bytes over all links; ``start``
-    and ``end`` when each step runs in that simulation; ``method`` says where the choice came from
-    and ``baselines`` what the simple choices would have cost, as (seconds, bytes).
+    and ``end`` when each step runs in that simulation; ``method`` says which first choice it was
+    improved from and ``baselines`` what the simple choices would have cost: seconds, plus the price
+    of their bytes.
     """
 
     sites: tuple[int, ...]
@@ -49,7 +53,7 @@ class Solution:
     start: tuple[float, ...]
     end: tuple[float, ...]
     method: str
-    baselines: Mapping[str, tuple[float, float]]
+    baselines: Mapping[str, float]
 
 
 def solve(
@@ -94,34 +98,36 @@ def solve(
     stuck = np.flatnonzero(~problem.within.any(axis=1))
     if len(stuck):
         raise PlacementError(f"step {problem.tasks[stuck[0]]} may run nowhere")
-    small = len(problem.tasks) <= SIMULATED_STEPS
-    score = _score_by_run(problem, price) if small else _score_by_sum(problem, price)
     simple = _baselines(problem)
     choices = {"dynamic programming": _program(problem, price), **simple}
-    scores = {name: score(sites) for name, sites in choices.items()}
+    steps = len(problem.tasks)
+    score = _score_by_run if steps <= COMPARED_STEPS else _score_by_sum
+    measure = score(problem, price)
+    scores = {name: measure(sites) for name, sites in choices.items()}
     method = min(choices, key=lambda name: scores[name] - _NEGLIGIBLE * (name not in simple))
-    free = np.ones(len(problem.tasks), dtype=bool)
-    sites = choices[method]
-    if not small:
-        sites = _descend(problem, sites, free, price)
-    else:
-        sites = _improve(problem, sites, free, score, price)
+
+    def better(sites: Numbers, free: Bools) -> Numbers:
+        if steps <= SIMULATED_STEPS:
+            return _improve(problem, sites, free, measure, price)
+        found = _descend(problem, sites, free, price)
+        return found if measure(found) <= measure(sites) else sites
+
+    free = np.ones(steps, dtype=bool)
+    sites = better(choices[method], free)
     if problem.collectors:
         sites = _collect(problem, sites, rule, random.Random(seed))
         free[list(problem.collectors)] = False
-        if not small:
-            sites = _descend(problem, sites, free, price)
-        else:
-            sites = _improve(problem, sites, free, score, price)
-    final = tuple(int(site) for site in sites)
+        sites = better(sites, free)
+    final = tuple(sites.tolist())
     run = simulate(problem, final)
-    baselines = {
-        name: (simulate(problem, chosen).seconds, bytes_moved(problem, chosen))
-        for name, chosen in ((name, found.tolist()) for name, found in simple.items())
-        if small
-    }
     return Solution(
-        final, run.seconds, bytes_moved(problem, final), run.start, run.end, method, baselines
+        sites=final,
+        seconds=run.seconds,
+        nbytes=bytes_moved(problem, final),
+        start=run.start,
+        end=run.end,
+        method=method,
+        baselines={name: scores[name] for name in simple},
     )
 
 
@@ -203,8 +209,8 @@ def _locality(problem: Problem) -> Numbers:
 # --- improvement ----------------------------------------------------------------------------------
 
 
-def _score_by_run(problem: Problem, price: float) -> Callable[[Sequence[int] | Numbers], float]:
-    def score(sites: Sequence[int] | Numbers) -> float:
+def _score_by_run(problem: Problem, price: float) -> Callable[[Numbers], float]:
+    def score(sites: Numbers) -> float:
         chosen = [int(site) for site in sites]
         return simulate(problem, chosen).seconds + price * bytes_moved(problem, chosen)
 
@@ -222,7 +228,7 @@ def _score_by_sum(problem: Problem, price: float) -> Callable[[Numbers], float]:
     return score
 
 
-def _moves(problem: Problem, sites: Numbers, free: Numbers, price: float) -> Floats:
+def _moves(problem: Problem, sites: Numbers, free: Bools, price: float) -> Floats:
     """What each single move changes about the sum; endless where it may not be made."""
     held = problem.held_seconds + price * problem.held_bytes
     moves = problem.move_seconds + price * problem.move_bytes
@@ -234,7 +240,7 @@ def _moves(problem: Problem, sites: Numbers, free: Numbers, price: float) -> Flo
     return changes
 
 
-def _descend(problem: Problem, sites: Numbers, free: Numbers, price: float) -> Numbers:
+def _descend(problem: Problem, sites: Numbers, free: Bools, price: float) -> Numbers:
     """Best single moves on the sum, several at once where they do not touch; few rounds."""
     sites = sites.copy()
     score = _score_by_sum(problem, price)
@@ -271,7 +277,7 @@ def _neighbours(problem: Problem, task: int) -> set[int]:
 def _improve(
     problem: Problem,
     sites: Numbers,
-    free: Numbers,
+    free: Bools,
     score: Callable[[Numbers], float],
     price: float,
 ) -> Numbers:

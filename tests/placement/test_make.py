@@ -239,9 +239,6 @@ def test_the_same_plan_every_time(world: World, how: dict[str, Any]) -> None:
     turned = replace(world.topology, sites=world.topology.sites[::-1], taken_at=9.0)
     second = of_world(replace(world, graph=again, topology=turned), **how)
     assert second.id == first.id
-    assert second.assignments == first.assignments or set(a.site for a in second.assignments) == {
-        a.site for a in first.assignments
-    }
     assert [(a.key, a.site) for a in second.assignments] == [
         (a.key, a.site) for a in first.assignments
     ]
@@ -464,8 +461,8 @@ def test_pinned() -> None:
     copies = {"a": [replica("a", "p1", 8000)]}
     for name in (graph.key, "square"):
         assert at(plan(graph, sites("p1", "p2"), copies, pinned={name: "p2"}), "square") == "p2"
+    verdicts = check(graph, sites("p1", "p2"), scope={"square": "p1"})
     with pytest.raises(NoAllowedSite, match="p2: the scope says p1"):
-        verdicts = check(graph, sites("p1", "p2"), scope={"square": "p1"})
         plan(graph, sites("p1", "p2"), copies, verdicts=verdicts, pinned={"square": "p2"})
 
 
