@@ -188,7 +188,8 @@ def _rounded(value: float) -> float:
 
 
 def _digits(value: float) -> str:
-    """One digit after the point below ten, none above; ``2.0`` as ``2``."""
-    if value < 9.95:
-        return f"{value:.1f}".removesuffix(".0") if value >= 0.05 else f"{value:.1g}"
-    return f"{value:.0f}"
+    """Two digits below ten (one of a large fraction is enough), none after the point above."""
+    if value >= 9.95:
+        return f"{value:.0f}"
+    text = f"{value:.1f}" if value >= 0.995 else f"{value:.2g}"
+    return text.removesuffix(".0")

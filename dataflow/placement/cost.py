@@ -35,7 +35,7 @@ def transfers(problem: Problem, sites: Sequence[int]) -> dict[tuple[int, int], i
 
     Each pair once, however many steps read it there; deliveries wait last.
     """
-    held = len(problem.held)
+    held, home = len(problem.held), problem.home
     found: dict[tuple[int, int], int] = {}
     for task, items in enumerate(problem.inputs):
         site = sites[task]
@@ -43,7 +43,7 @@ def transfers(problem: Problem, sites: Sequence[int]) -> dict[tuple[int, int], i
             if item >= held:
                 if sites[item - held] != site:
                     found.setdefault((item, site), task)
-            elif problem.held_source[item, site] != site:
+            elif not home[item][site]:
                 found.setdefault((item, site), task)
     if problem.client >= 0:
         for item in problem.deliver:
@@ -69,6 +69,7 @@ def simulate(problem: Problem, sites: Sequence[int]) -> Run:
     has exactly one outcome.
     """
     held, count = len(problem.held), len(problem.tasks)
+    seconds, latency, home = problem.seconds_rows, problem.latency_rows, problem.home
     moves: dict[int, list[tuple[int, int, int, float]]] = {}
     for (item, target), urgency in transfers(problem, sites).items():
         source, _, busy = problem.arrival(item, sites, target)
@@ -103,7 +104,7 @@ def simulate(problem: Problem, sites: Sequence[int]) -> Run:
                 task = heapq.heappop(ready[site])
                 free[site] -= 1
                 start[task] = now
-                end[task] = now + float(problem.seconds[task, site])
+                end[task] = now + seconds[task][site]
                 heapq.heappush(events, (end[task], 0, held + task, site))
         changed_sites.clear()
         for link in changed_links - busy_links:
@@ -111,13 +112,13 @@ def simulate(problem: Problem, sites: Sequence[int]) -> Run:
                 _, item, busy = heapq.heappop(queues[link])
                 busy_links.add(link)
                 heapq.heappush(events, (now + busy, 1, *link))
-                appear = now + busy + float(problem.latency[link])
+                appear = now + busy + latency[link[0]][link[1]]
                 heapq.heappush(events, (appear, 2, item, link[1]))
         changed_links.clear()
 
     for site in range(len(problem.sites)):
         for item in range(held):
-            if problem.held_source[item, site] == site:
+            if home[item][site]:
                 appears(item, site)
     for task, items in enumerate(problem.inputs):
         if not items:

@@ -30,7 +30,11 @@ _NEAR_BYTES = 1e6
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class World:
-    """What does not depend on how the graph is split: sites, roads, copies within reach."""
+    """What does not depend on how the graph is split: sites, roads, copies within reach.
+
+    ``gone`` are the sites that neither run nor serve anything for this plan; ``lost`` the copies of
+    which none is within reach.
+    """
 
     topology: Topology
     measurements: Measurements
@@ -38,6 +42,7 @@ class World:
     roads: Mapping[tuple[str, str], Link]
     copies: Mapping[str, tuple[Replica, ...]]
     lost: Replicas
+    gone: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,6 +106,7 @@ def world(
         roads=roads,
         copies=copies,
         lost=lost,
+        gone=frozenset(away),
     )
 
 

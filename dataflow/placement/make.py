@@ -85,7 +85,6 @@ def make_plan(
         If a source has no copy within reach, or ``result_at`` is no site that can be reached.
     """
     measured = measurements or Measurements()
-    _known_site(topology, result_at, "result_at")
     if near and near not in topology.site_by_name:
         near = ""
     facts = world(
@@ -96,6 +95,7 @@ def make_plan(
         measurements=measured,
         near=near,
     )
+    _within_reach(facts, result_at)
     making = _Making(graph, facts, verdicts, result_at, keep, reuse, pinned or {}, rule, seed)
     chosen, solution = making.best()
     return assemble(
@@ -168,29 +168,25 @@ class _Making:
         apart = taken_apart(self.graph, full)
         if not apart or len(self.graph.steps) > PRICED_STEPS:
             return self._solved(full)
-        best: tuple[Facts, Solution] | None
+        best: Solution | None
         try:
-            best = self._solved(full)
+            best = self._solved(full, quick=True)[1]
         except PlacementError:
             best = None
-        chosen = set(apart)
-        trials = [{key} for key in apart] if len(apart) <= PRICED_SPLITS else []
+        chosen, graph = set(apart), full
+        trials = [{key} for key in apart] if 1 < len(apart) <= PRICED_SPLITS else []
         for without in [*trials, set(apart)]:
             if not without & chosen:
                 continue
             only = chosen - without
             variant = split(self.graph, self.homes, only=only, sizes=known) if only else self.graph
             try:
-                other = self._solved(variant)
+                other = self._solved(variant, quick=True)[1]
             except PlacementError:
-                if best is None and without == set(apart):
-                    raise
                 continue
-            if best is None or self._cheaper(other[1], best[1], without):
-                best, chosen = other, only
-        if best is None:
-            return self._solved(self.graph)
-        return best
+            if best is None or self._cheaper(other, best, without):
+                best, chosen, graph = other, only, variant
+        return self._solved(self.graph if best is None else graph)
 
     def _cheaper(self, other: Solution, best: Solution, without: set[str]) -> bool:
         """Whether leaving the steps ``without`` whole is better than taking them apart.
@@ -205,7 +201,7 @@ class _Making:
     def _goes_to_data(self, step: Step) -> bool:
         return step.pieces or self.graph.extents[step.key].guessed.startswith(UNKNOWN)
 
-    def _solved(self, graph: Graph) -> tuple[Facts, Solution]:
+    def _solved(self, graph: Graph, *, quick: bool = False) -> tuple[Facts, Solution]:
         verdicts = self.verdicts
         if graph is not self.graph:
             verdicts = inherit(verdicts, graph, self.world.topology)
@@ -220,7 +216,7 @@ class _Making:
             pinned=self.pinned,
             made_of={} if graph is self.graph else self.made_of,
         )
-        return facts, solve(facts.problem, rule=self.rule, seed=self.seed)
+        return facts, solve(facts.problem, rule=self.rule, seed=self.seed, quick=quick)
 
 
 def _sources_of(graph: Graph) -> dict[str, frozenset[str]]:
@@ -231,14 +227,14 @@ def _sources_of(graph: Graph) -> dict[str, frozenset[str]]:
     return found
 
 
-def _known_site(topology: Topology, site: str, what: str) -> None:
-    if not site:
+def _within_reach(facts: World, result_at: str) -> None:
+    if not result_at:
         return
-    names = sorted(topology.site_by_name)
-    if site not in names:
-        raise PlacementError(f"{what}: no site {site!r}; there are {', '.join(names) or 'none'}")
-    if site in topology.away:
+    if result_at not in facts.names:
+        names = ", ".join(sorted(facts.names)) or "none"
+        raise PlacementError(f"result_at: no site {result_at!r}; there are {names}")
+    if result_at in facts.gone:
         raise PlacementError(
-            f"{what}: site {site!r} does not answer\n"
+            f"result_at: site {result_at!r} does not answer or may not be used\n"
             "What you can do: leave the results where they are computed, and copy them later."
         )

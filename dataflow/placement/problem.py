@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,15 +112,41 @@ class Problem:
         nbytes: Floats = self.nbytes[:, None, None] * apart
         return nbytes
 
+    @cached_property
+    def _plain(self) -> tuple[Any, Any, Any, Any, int]:
+        """What :meth:`arrival` reads, as lists: single numbers out of arrays are slow."""
+        return (
+            self.held_source.tolist(),
+            self.held_bytes.tolist(),
+            self.nbytes.tolist(),
+            self.bandwidth.tolist(),
+            len(self.held),
+        )
+
     def arrival(self, item: int, sites: Sequence[int], target: int) -> tuple[int, float, float]:
         """How an item comes to a site: from where, bytes, seconds that the link is busy."""
-        held = len(self.held)
+        held_source, held_bytes, nbytes, bandwidth, held = self._plain
         if item < held:
-            source, nbytes = (
-                int(self.held_source[item, target]),
-                float(self.held_bytes[item, target]),
-            )
+            source, moved = held_source[item][target], held_bytes[item][target]
         else:
             source = sites[item - held]
-            nbytes = float(self.nbytes[item - held]) if source != target else 0.0
-        return source, nbytes, nbytes / float(self.bandwidth[source, target])
+            moved = nbytes[item - held] if source != target else 0.0
+        return source, moved, moved / bandwidth[source][target]
+
+    @cached_property
+    def seconds_rows(self) -> list[list[float]]:
+        """:attr:`seconds` as lists."""
+        rows: list[list[float]] = self.seconds.tolist()
+        return rows
+
+    @cached_property
+    def latency_rows(self) -> list[list[float]]:
+        """:attr:`latency` as lists."""
+        rows: list[list[float]] = self.latency.tolist()
+        return rows
+
+    @cached_property
+    def home(self) -> list[list[bool]]:
+        """``H x S``: whether a site has a held item."""
+        here: list[list[bool]] = (self.held_source == np.arange(len(self.sites))).tolist()
+        return here

@@ -33,6 +33,8 @@ COMPARED_STEPS = 300
 SIMULATED_STEPS = 60
 #: At most so many runs are simulated to improve a choice.
 SIMULATED_RUNS = 150
+#: The same in steps: long runs can be afforded less often.
+SIMULATED_WORK = 3_000
 
 _NEGLIGIBLE = 1e-9
 
@@ -63,6 +65,7 @@ def solve(
     pinned: Mapping[int, int] | None = None,
     price: float = PRICE,
     seed: int = 0,
+    quick: bool = False,
 ) -> Solution:
     """Choose a site for every step.
 
@@ -81,6 +84,8 @@ def solve(
         Seconds that a byte over a link costs beyond the time it takes.
     seed
         For the rule ``"random"``.
+    quick
+        Take the best of the first choices as it is; enough to compare two ways of splitting.
 
     Raises
     ------
@@ -107,6 +112,8 @@ def solve(
     method = min(choices, key=lambda name: scores[name] - _NEGLIGIBLE * (name not in simple))
 
     def better(sites: Numbers, free: Bools) -> Numbers:
+        if quick:
+            return sites
         if steps <= SIMULATED_STEPS:
             return _improve(problem, sites, free, measure, price)
         found = _descend(problem, sites, free, price)
@@ -283,7 +290,7 @@ def _improve(
 ) -> Numbers:
     """Single moves on the simulated run, the most promising first, as long as the budget lasts."""
     sites, best = sites.copy(), score(sites)
-    runs = min(SIMULATED_RUNS, 20_000 // max(1, len(sites)))
+    runs = min(SIMULATED_RUNS, SIMULATED_WORK // max(1, len(sites)))
     improved = True
     while improved and runs > 0:
         improved = False

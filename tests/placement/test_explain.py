@@ -66,7 +66,7 @@ def test_one_line() -> None:
 
 def test_table() -> None:
     lines = plan(total(A, B), result_at="p0").table().splitlines()
-    assert lines[0] == "Plan 3 operations at 2 sites, 16 B moved, 0.1 s; results end at p0"
+    assert lines[0] == "Plan 3 operations at 2 sites, 16 B moved, 0.12 s; results end at p0"
     assert lines[2].split() == ["operation", "site", "seconds", "memory", "because"]
     assert lines[3].startswith("total[run1]  p1")
     assert any(line.startswith("total[run2]  p2    p1  8 B") for line in lines)
