@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import google_crc32c
 import numpy as np
 import xarray as xr
+from numcodecs.blosc import Blosc  # type: ignore[import-untyped]
 from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 from xarray import conventions
 from xarray.backends.zarr import FillValueCoder, encode_zarr_attr_value
@@ -36,7 +37,7 @@ from dataflow.storage.publish import Attempt
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-Compression = Literal["none", "zstd"]
+Compression = Literal["none", "lz4", "zstd"]
 
 #: Where the root attributes say what the group is; :func:`restored` takes it off again.
 MARK = "dataflow"
@@ -68,11 +69,18 @@ class StoredArray:
     def metadata(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
         """Zarr v3 metadata of this array, a JSON document."""
         codecs: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
+        if self.compression == "lz4":
+            configuration = {
+                "typesize": self.dtype.itemsize,
+                "cname": "lz4",
+                "clevel": 5,
+                "shuffle": "shuffle",
+                "blocksize": 0,
+            }
+            codecs.append({"name": "blosc", "configuration": configuration})
         if self.compression == "zstd":
-            # Its frame has a checksum of the content, which zarr checks when it reads.
             codecs.append({"name": "zstd", "configuration": {"level": 1, "checksum": True}})
-        else:
-            codecs.append({"name": "crc32c"})
+        codecs.append({"name": "crc32c"})
         document = {
             "zarr_format": 3,
             "node_type": "array",
@@ -104,9 +112,12 @@ class StoredArray:
             full[tuple(slice(0, n) for n in piece.shape)] = piece
             piece = full
         flat = np.ascontiguousarray(piece, dtype=self.dtype).reshape(-1).view(np.uint8)
-        if self.compression == "zstd":
-            return [Zstd(level=1, checksum=True).encode(flat)]
-        return [flat, struct.pack("<I", google_crc32c.value(flat))]
+        stored: Any = flat
+        if self.compression == "lz4":
+            stored = Blosc("lz4", 5, Blosc.SHUFFLE).encode(flat.view(self.dtype))
+        elif self.compression == "zstd":
+            stored = Zstd(level=1, checksum=True).encode(flat)
+        return [stored, struct.pack("<I", google_crc32c.value(stored))]
 
 
 def _data_type(dtype: np.dtype[Any]) -> Any:
@@ -202,7 +213,9 @@ def encode(
     arrays, documents = [], {}
     for key, variable in variables.items():
         name = _array_name(key)
-        encoded = conventions.encode_cf_variable(_without_objects(name, variable), name=name)
+        encoded = _without_objects(name, variable)
+        if encoded.dtype.kind != "b":  # which Zarr has and NetCDF has not
+            encoded = conventions.encode_cf_variable(encoded, name=name)
         values = encoded.data if encoded.chunks is not None else np.asarray(encoded.values)
         dtype = np.dtype(values.dtype).newbyteorder("<")
         if dtype.kind not in _KINDS:

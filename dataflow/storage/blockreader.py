@@ -64,6 +64,8 @@ class BlockReader(io.RawIOBase):
     def readinto(self, buffer: Buffer) -> int:
         target = memoryview(buffer).cast("B")
         wanted = max(min(len(target), self._size - self._position), 0)
+        if not wanted:
+            return 0
         start, end = self._position, self._position + wanted
         first, last = start // self._block_nbytes, -(-end // self._block_nbytes)
         if last - first > self._keep:

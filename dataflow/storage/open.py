@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Options = Sequence[tuple[str, str]]
 
 #: What a site file may say about an S3 service.
-S3_OPTIONS = frozenset({"endpoint", "region", "path_style", "anonymous", "timeout"})
+S3_OPTIONS = frozenset({"endpoint", "region", "path_style", "anonymous", "timeout", "retries"})
 
 
 class OnePut(ObjectStore[Any]):
@@ -95,7 +95,8 @@ def object_store(
         store takes what obstore finds in the environment.
     options
         Pairs ``endpoint``, ``region`` (default ``us-east-1``), ``path_style`` (default ``true``
-        with an endpoint), ``anonymous``, ``timeout`` (such as ``30s``).
+        with an endpoint), ``anonymous``, ``timeout`` (of one request, such as ``30s``),
+        ``retries`` (default 10, within three minutes).
     headers
         Sent with every request to an ``http(s)://`` URL.
     mkdir
@@ -106,7 +107,7 @@ def object_store(
     ConfigError
         For an unknown scheme or option.
     StorageError
-        If a local directory does not exist and may not be made.
+        If a local directory does not exist and may not, or cannot, be made.
     """
     return _opened(url, _pairs(credentials), tuple(options), _pairs(headers), mkdir)
 
@@ -184,7 +185,10 @@ def _opened(
     if path is not None:
         if not mkdir and not path.is_dir():
             raise StorageError(f"there is no directory {path}")
-        return obstore.store.LocalStore(path, mkdir=mkdir, automatic_cleanup=True)
+        try:
+            return obstore.store.LocalStore(path, mkdir=mkdir, automatic_cleanup=True)
+        except OSError as error:
+            raise StorageError(f"cannot open the directory {path}: {error}") from error
     parts = urlsplit(url)
     if parts.scheme in {"http", "https"}:
         client: dict[str, Any] = {"allow_http": parts.scheme == "http"}
@@ -219,8 +223,12 @@ def _s3(bucket: str, prefix: str, credentials: dict[str, str], options: dict[str
     client: dict[str, Any] = {"allow_http": bool(endpoint and endpoint.startswith("http://"))}
     if "timeout" in options:
         client["timeout"] = options["timeout"]
+    more: dict[str, Any] = {}
+    if "retries" in options:
+        more["retry_config"] = {"max_retries": int(options["retries"])}
     return obstore.store.S3Store(
         bucket,
+        **more,
         prefix=prefix or None,
         config=config,  # type: ignore[arg-type]
         client_options=client,  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,10 +29,10 @@ def write_part(
     if schema is not None:
         # A partition without a single value in a column guesses another type than its neighbours.
         table = table.cast(schema.with_metadata(table.schema.metadata))
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, write_page_checksum=True)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, write_page_checksum=True)
     usage = frame.memory_usage(index=False, deep=True)
-    entry = attempt.put(f"part-{number:06}.parquet", [buffer.getbuffer()])
+    entry = attempt.put(f"part-{number:06}.parquet", [memoryview(sink.getvalue())])
     return entry, len(frame), tuple(int(n) for n in usage)
 
 
