@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from dataflow.agent.answers import nothing, record, refusal, refusals
@@ -89,6 +89,19 @@ async def ask(own: Own, asker: Asker, job: Id, what: What, body: Asking | None =
     await _must_own(own, asker, job)
     await own.ask(job, what, asker.speaks_for(body.by if body else ""))
     return nothing()
+
+
+@router.get(
+    "/v1/ledger",
+    tags=["jobs"],
+    summary="Bytes that crossed links, by this site's own count",
+    responses=refusals(404, 503),
+)
+async def ledger(
+    own: Own, job: Annotated[str | None, Query(min_length=1, max_length=200)] = None
+) -> Response:
+    """Of one job, or of all."""
+    return record([to_document(entry) for entry in await own.ledger(job)], list[dict[str, Any]])
 
 
 @router.post(

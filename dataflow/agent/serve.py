@@ -174,9 +174,11 @@ def _listen(listen: Listen) -> socket.socket:
             listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         family, kind, protocol, _, where = found[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(where)
+        with contextlib.ExitStack() as undo:
+            listening = undo.enter_context(socket.socket(family, kind, protocol))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(where)
+            undo.pop_all()
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {listen.host}:{listen.port}: {error.strerror or error}"
@@ -187,22 +189,20 @@ def _listen(listen: Listen) -> socket.socket:
 def _listen_unix(path: Path) -> socket.socket:
     """A socket that only its owner can reach; one left behind by a dead agent is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if path.exists():
-            if not stat.S_ISSOCK(path.stat().st_mode):
-                raise ConfigError(f"{path} exists and is not a socket")
-            if _answers(path):
-                raise ConfigError(f"another agent listens on {path}")
-            path.unlink()
-        listening.bind(str(path))
-        path.chmod(0o600)  # before listen(): nobody can have connected yet
+        with contextlib.ExitStack() as undo:
+            listening = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            if path.exists():
+                if not stat.S_ISSOCK(path.stat().st_mode):
+                    raise ConfigError(f"{path} exists and is not a socket")
+                if _answers(path):
+                    raise ConfigError(f"another agent listens on {path}")
+                path.unlink()
+            listening.bind(str(path))
+            path.chmod(0o600)  # before listen(): nobody can have connected yet
+            undo.pop_all()
     except OSError as error:
-        listening.close()
         raise ConfigError(f"cannot listen on {path}: {error.strerror or error}") from error
-    except ConfigError:
-        listening.close()
-        raise
     return listening
 
 
