@@ -27,27 +27,30 @@ def run(
     ConfigError
         If the file describes no site, or the address may not be used.
     """
+    federation = read_site_file(config)
+    site = federation.site
+    if site is None:
+        raise ConfigError(
+            "this file has no site: of its own, so there is none to serve", str(config)
+        )
     try:
         from dataflow.agent.auth import TokenFile
         from dataflow.agent.serve import configure_logs, serve
+        from dataflow.participant import Participant
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"an agent needs {error.name!r}: pip install 'jupyter-dataflow[service]'"
         ) from error
-    federation = read_site_file(config)
-    if federation.site is None:
-        raise ConfigError("this file has no site: of its own, so there is none to serve", str(config))
     if state is not None:
         federation = replace(federation, state=state.absolute())
     configure_logs(debug=debug)
-    name = federation.site.name
     asyncio.run(
         serve(
-            lambda address: _participant(federation, address),
-            site=name,
+            lambda address: Participant(federation, address),
+            site=site.name,
             listen=_listen(federation, host, port, socket),
             state_dir=federation.state,
-            authenticate=TokenFile(tokens, name) if tokens is not None else None,
+            authenticate=TokenFile(tokens, site.name) if tokens is not None else None,
         )
     )
 

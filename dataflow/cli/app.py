@@ -60,6 +60,14 @@ class _Globals:
     debug: bool = False
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        import dataflow
+
+        print(f"dataflow {dataflow.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _before(
     sites: Annotated[
@@ -73,14 +81,12 @@ def _before(
         ),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", is_eager=True, callback=_version),
+    ] = False,
 ) -> None:
     _Globals.sites, _Globals.debug = sites, debug
-    if version:
-        import dataflow
-
-        print(f"dataflow {dataflow.__version__}")
-        raise typer.Exit
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -261,9 +267,7 @@ def job(
 
 
 @app.command()
-def ledger(
-    id: Annotated[str, typer.Argument(help="The job's id.")], json: AsJson = False
-) -> None:
+def ledger(id: Annotated[str, typer.Argument(help="The job's id.")], json: AsJson = False) -> None:
     """Show which bytes crossed which link for a job."""
     from dataflow._quantities import format_bytes
     from dataflow.cli import tables
@@ -321,7 +325,9 @@ def agent(
     state: Annotated[Path | None, typer.Option(help="State directory instead.")] = None,
     tokens: Annotated[
         Path | None,
-        typer.Option(help="Token file; by default `tokens` in the state directory, made if missing."),
+        typer.Option(
+            help="Token file; by default `tokens` in the state directory, made if missing."
+        ),
     ] = None,
 ) -> None:
     """Serve a site until SIGTERM: its catalog, its data, its share of jobs."""
