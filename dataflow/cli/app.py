@@ -44,6 +44,7 @@ app = typer.Typer(
     "4 refused.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # drawing help with rich takes longer than all the rest
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -125,7 +126,7 @@ def _pairs(tags: Sequence[str] | None) -> dict[str, str]:
 
 @app.command()
 def sites(json: AsJson = False) -> None:
-    """List the sites of the federation, and which of them do not answer."""
+    """List all sites, and which are away."""
     from dataflow._quantities import format_bytes
     from dataflow.cli import tables
 
@@ -268,7 +269,7 @@ def job(
 
 @app.command()
 def ledger(id: Annotated[str, typer.Argument(help="The job's id.")], json: AsJson = False) -> None:
-    """Show which bytes crossed which link for a job."""
+    """Show what crossed which link for a job."""
     from dataflow._quantities import format_bytes
     from dataflow.cli import tables
 
@@ -330,7 +331,7 @@ def agent(
         ),
     ] = None,
 ) -> None:
-    """Serve a site until SIGTERM: its catalog, its data, its share of jobs."""
+    """Serve a site until it is told to stop."""
     from dataflow.cli.agent import run
 
     run(
@@ -346,7 +347,7 @@ def agent(
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def demo(context: typer.Context) -> None:
-    """Run three sites on this machine and one graph over them; prints plan, bytes and result."""
+    """Run a graph over three sites of this machine."""
     from dataflow.cli.demo import main as run
 
     code = run(list(context.args))
