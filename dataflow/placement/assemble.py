@@ -70,9 +70,7 @@ def assemble(
         assignments=tuple(assignments[step.key] for step in steps),
         segments=tuple(segments),
         transfers=moved,
-        replicas={
-            key: _copy_at(facts, number, assignments) for number, key in enumerate(problem.held)
-        },
+        replicas={key: _copy_at(facts, item, sites) for item, key in enumerate(problem.held)},
         seconds=solution.seconds,
         nbytes=sum(transfer.nbytes for transfer in moved),
         topology=facts.world.topology,
@@ -126,17 +124,13 @@ def _segment(facts: Facts, keys: Sequence[str], part: Cut) -> Segment:
     )
 
 
-def _copy_at(facts: Facts, item: int, assignments: Mapping[str, Assignment]) -> Replica:
-    """The copy to show for a held item: the one that is asked for, or the first that is read."""
-    key = facts.problem.held[item]
-    reused = assignments[key].reused if key in assignments else None
-    if reused is not None:
-        return reused
-    users = facts.problem.users[item]
-    sites = [facts.world.names.index(assignments[facts.problem.tasks[user]].site) for user in users]
-    if not sites:
-        sites = [max(0, facts.problem.client)]
-    return facts.fetch[item][sites[0]]
+def _copy_at(facts: Facts, item: int, sites: Sequence[int]) -> Replica:
+    """The copy to show for a held item: the one that is delivered, or else the first that is read."""
+    problem = facts.problem
+    if problem.client >= 0 and item in problem.deliver:
+        return facts.fetch[item][problem.client]
+    users = problem.users[item]
+    return facts.fetch[item][sites[users[0]] if users else 0]
 
 
 def _extents(original: Graph, facts: Facts) -> dict[str, Extent]:
@@ -152,9 +146,7 @@ def _assignments(facts: Facts, solution: Solution) -> dict[str, Assignment]:
     sites = solution.sites
     found: dict[str, Assignment] = {}
     for key in facts.reused:
-        item = problem.held.index(key)
-        users = [sites[user] for user in problem.users[item]]
-        replica = facts.fetch[item][users[0] if users else max(0, problem.client)]
+        replica = _copy_at(facts, problem.held.index(key), sites)
         because = "its result is stored there already"
         found[key] = Assignment(
             key=key, site=replica.site, seconds=0.0, memory=0, because=because, reused=replica

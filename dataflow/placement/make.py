@@ -132,6 +132,20 @@ def graph_of(plan: Plan) -> Graph:
     return Graph.assemble(plan.sources, order, plan.outputs, plan.extents)
 
 
+def relied_upon(plan: Plan) -> list[Step]:
+    """Steps, as the user wrote them, whose promised kind this plan relies upon.
+
+    The same as :func:`dataflow.graph.split.needs_check`, for a finished plan; what is reused and
+    not run is left out.
+    """
+    split_steps = {
+        step.key
+        for step in plan.steps
+        if step.stage == "combine" and plan.assignment_by_key[step.key].reused is None
+    }
+    return [step for step in plan.originals if step.key in split_steps]
+
+
 class _Making:
     """The variants of one graph, split here and there, each posed and solved."""
 

@@ -17,7 +17,7 @@ from dataflow.errors import NoAllowedSite, PlacementError
 from dataflow.graph.graph import Graph, merge, of_dataset
 from dataflow.graph.operation import operation
 from dataflow.graph.serialize import from_document, to_document
-from dataflow.placement.make import graph_of, make_plan
+from dataflow.placement.make import graph_of, make_plan, relied_upon
 from dataflow.placement.measurements import Measurements, Pace, identity
 from dataflow.placement.plan import Plan
 from dataflow.policy.check import Verdict, check
@@ -301,6 +301,7 @@ def test_two_datasets(function: Any) -> None:
     assert at(found, f"{name}[a]") == "p1"
     assert at(found, f"{name}[b]") == "p2"
     assert at(found, name) == "p1"
+    assert relied_upon(found) == [graph.steps[graph.key]]
     (moved,) = found.transfers
     assert found.label(moved.key) == f"{name}[b]"
     assert found.nbytes == (8 if function.operation.output else 8 * 10**5)
@@ -406,6 +407,7 @@ def test_nothing_is_split_that_moves_more_when_split() -> None:
     found = plan(graph, sites("p1", "p2"), copies, measurements=Measurements(output_ratio=ratio))
     assert [step.stage for step in found.steps] == ["whole"]
     assert found.nbytes == 8 * 10**5
+    assert relied_upon(found) == []
 
 
 def test_several_arguments_are_split_where_it_saves() -> None:
@@ -454,6 +456,18 @@ def test_reuse() -> None:
     done = plan(graph, sites("p1"), {graph.key: [replica(graph.key, "p1", 8000)]})
     assert (done.segments, done.transfers, len(done.steps)) == ((), (), 1)
     assert dict(graph_of(done).steps) == dict(graph.steps)
+
+
+def test_a_stored_result_that_is_asked_for_is_shown_where_it_must_end() -> None:
+    inner = square(array("a", 1000))
+    stored = [replica(inner.key, site, 8000) for site in ("p1", "p2")]
+    graph = merge([inner, centre(inner)])
+    verdicts = check(graph, sites("p1", "p2"), scope={"centre": "p1"})
+    copies = {"a": [replica("a", "p1", 8000)], inner.key: stored}
+    found = plan(graph, sites("p1", "p2"), copies, verdicts=verdicts, result_at="p2")
+    assert found.replicas[inner.key] == found.assignment_by_key[inner.key].reused == stored[1]
+    assert found.segments[0].replicas[inner.key] == stored[0]
+    assert [found.label(t.key) for t in found.transfers] == ["centre"]
 
 
 def test_pinned() -> None:
