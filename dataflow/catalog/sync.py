@@ -159,12 +159,8 @@ class Sync:
             rest = end - self._clock()
             if rest <= 0:
                 return False
-            await self._wait_for_news(min(rest, self._period))
+            await _wait(self._news, min(rest, self._period))
         return True
-
-    async def _wait_for_news(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), seconds)
 
     def _announce(self) -> None:
         news, self._news = self._news, asyncio.Event()
@@ -186,7 +182,7 @@ class Sync:
             # Whoever asks beyond our end speaks of another life of the log: tell at once.
             if rows or rest <= 0 or not epoch or since > self._log.latest(site):
                 return epoch, rows
-            await self._wait_for_news(min(rest, self._period))
+            await _wait(self._news, min(rest, self._period))
 
     async def peers(self) -> list[KnownSite]:
         """All sites whose records we hold; see `PeerAccess`."""
@@ -242,17 +238,18 @@ class Sync:
             other.wake.clear()
             try:
                 reached = await self._reach(other)
-            except CatalogError as error:  # our own file: full disk, held by somebody
-                log.error("catalog_not_written", site=other.site, reason=str(error))
+            except Exception:  # a full disk, say: it passes, and so must this
+                log.exception("look_for_news_failed", site=other.site)
                 reached = False
             other.failures = 0 if reached else other.failures + 1
             if not other.tried or other.failures == 1:
                 other.tried = True
                 self._announce()
             if not reached:
-                pause = min(LONGEST_PAUSE, self._period * 2 ** min(other.failures - 1, 8))
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(other.wake.wait(), pause)
+                await _wait(other.wake, self._pause(other.failures - 1))
+
+    def _pause(self, failures: int) -> float:
+        return min(LONGEST_PAUSE, self._period * 2.0 ** min(failures, 8))
 
     async def _reach(self, other: Other) -> bool:
         """One look for news, at the first address at which the site itself answers."""
@@ -348,10 +345,13 @@ class Sync:
 
     async def _find(self, place: Address) -> None:
         """Ask at an address of which the site is not known, until something answers."""
-        failures = 0
-        while (view := await self._view(place)) is None:
-            await asyncio.sleep(min(LONGEST_PAUSE, self._period * 2 ** min(failures, 8)))
+        failures, view = 0, None
+        while view is None:
+            if failures:
+                await asyncio.sleep(self._pause(failures - 1))
             failures += 1
+            with suppress(CatalogError):
+                view = await self._view(place)
         for seen in view:
             if seen.answering and seen.site != self._me.site:
                 self._give(seen.site, place)
@@ -367,8 +367,8 @@ class Sync:
         try:
             if place not in self._accesses:
                 self._accesses[place] = self._connect(*place)
-            answer = question(self._accesses[place])
-            return await asyncio.wait_for(answer, self._period + self._patience)
+            async with asyncio.timeout(self._period + self._patience):
+                return await question(self._accesses[place])
         except (DataflowError, OSError, TimeoutError) as error:
             log.debug("no_answer", address=place[0], reason=str(error) or type(error).__name__)
         except Exception:
@@ -384,10 +384,17 @@ class Sync:
         """Tell everybody of our own new rows: at once, and once for many."""
         told = self._held(self._me.site)
         while True:
-            await self._wait_for_news(self._period)
-            now = self._held(self._me.site)
-            if now != told:
-                told = now
-                others = self._others.values()
-                places = [one.reached for one in others if one.reached and one.failures == 0]
-                await asyncio.gather(*(self._tell(place) for place in places))
+            await _wait(self._news, self._period)
+            with suppress(CatalogError):  # a file that cannot be read now: look again
+                if told != (now := self._held(self._me.site)):
+                    others = self._others.values()
+                    places = [one.reached for one in others if one.reached and not one.failures]
+                    await asyncio.gather(*(self._tell(place) for place in places))
+                    told = now
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until the event or the end of the time, whichever comes first."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

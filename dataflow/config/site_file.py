@@ -166,8 +166,8 @@ def _check_names(marked: Marked) -> None:
     value: Mapping[str, Any] = marked.value or {}
     own = value.get("site")
     me = own.get("name") if isinstance(own, dict) else None
-    first: dict[tuple[str, Any, Any], int] = {}
-    if me is not None:
+    first: dict[tuple[str, str | None, str], int] = {}
+    if isinstance(me, str):
         first["site", None, me] = marked.line(("site", "name"))
     for section, noun in (("sites", "site"), ("datasets", "dataset"), ("stores", "store")):
         entries = value.get(section)

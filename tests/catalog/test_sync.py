@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from network import Network, Participant, contents, equal, run, until
@@ -286,6 +287,28 @@ def test_a_liar_is_paused_not_hammered(tmp_path: Path) -> None:
             before = network.asked
             await asyncio.sleep(60)
             assert network.asked - before < 1000
+
+    run(story())
+
+
+def test_a_file_that_cannot_be_used_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with sites(tmp_path) as (_, (a, b, c)):
+
+            def broken(*_: object) -> NoReturn:
+                raise CatalogError("full")
+
+            for verb in ("apply", "origins", "page", "written"):
+                monkeypatch.setattr(a.records, verb, broken)
+            a.sync.join("https://b")
+            b.records.put("measurement", "m", {"v": 1})
+            await asyncio.sleep(10)
+            monkeypatch.undo()
+            a.records.put("measurement", "m", {"v": 1})
+            await until(lambda: equal([a, b, c]), 10)
+            await until(lambda: not a.sync.away() | b.sync.away(), 10)
 
     run(story())
 
