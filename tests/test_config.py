@@ -228,6 +228,9 @@ def test_merge_keys_work() -> None:
         ("a: !!python/object:os.system {}", "unknown key 'a'"),
         ("a\x00b: 1", "s.yaml:1: not readable as YAML"),
         ("site: {name: a}\n? [b]\n: c", "a key must be a word"),
+        ("site: !!int", "cannot be read"),
+        ("state: 2024-13-01", "cannot be read"),
+        ("site: !!timestamp x", "cannot be read"),
         ("a: &x [*x]", "too large or too deep"),
         (
             "nonsense: 1",

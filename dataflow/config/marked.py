@@ -129,7 +129,9 @@ class _Reader:
             return node.value
         try:
             return self._loader.construct_object(node, deep=True)
-        except ValueError as error:  # such as a date with a 13th month
+        except yaml.YAMLError:
+            raise
+        except Exception as error:  # a date with a 13th month, "!!int" of nothing: any kind
             self._marked.complain(path, f"{node.value!r} cannot be read: {error}", line)
             return None
 
