@@ -32,7 +32,7 @@ def write_part(
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, write_page_checksum=True)
     usage = frame.memory_usage(index=False, deep=True)
-    entry = attempt.put(f"part-{number:06}.parquet", [memoryview(sink.getvalue())])
+    entry = attempt.put(f"part-{number:06}.parquet", [memoryview(sink.getvalue()).cast("B")])
     return entry, len(frame), tuple(int(n) for n in usage)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +16,6 @@ _spec = importlib.util.spec_from_file_location("servers", Path(__file__).parents
 assert _spec is not None
 assert _spec.loader is not None
 servers = importlib.util.module_from_spec(_spec)
-import sys
-
 sys.modules.setdefault("servers", servers)
 _spec.loader.exec_module(servers)
 

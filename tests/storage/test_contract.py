@@ -74,7 +74,9 @@ class ResultsContract:
     def place(self) -> Any:
         raise NotImplementedError
 
-    def write(self, place: Any, value: Any, key: str = "k1", attempt: str = "a1", **more: Any) -> Any:
+    def write(
+        self, place: Any, value: Any, key: str = "k1", attempt: str = "a1", **more: Any
+    ) -> Any:
         return write_result(
             value,
             root=place.root,
@@ -184,7 +186,11 @@ class ResultsContract:
             manifests = list(pool.map(race, range(8)))
         (winner,) = {manifest.attempt for manifest in manifests}
         assert self.find(place) == manifests[0]
-        left = {str(meta["path"]).split("/")[3] for batch in place.store().list("results") for meta in batch}
+        left = {
+            str(meta["path"]).split("/")[3]
+            for batch in place.store().list("results")
+            for meta in batch
+        }
         assert left == {winner, "COMMIT.json"}
         assert self.read(place, manifests[0], lazy=False)[0].item() == int(winner[1:])
 
@@ -288,9 +294,13 @@ class ResultsContract:
         manifest = replica_manifest("big", listing)
         counted: list[int] = []
         with pytest.raises(TransferFailed, match="cut off"):
-            self.copy(place, source, manifest, part_nbytes=100_000, concurrency=2, on_bytes=counted.append)
+            self.copy(
+                place, source, manifest, part_nbytes=100_000, concurrency=2, on_bytes=counted.append
+            )
         source.fail_after = 10**9
-        copied = self.copy(place, source, manifest, part_nbytes=100_000, concurrency=2, on_bytes=counted.append)
+        copied = self.copy(
+            place, source, manifest, part_nbytes=100_000, concurrency=2, on_bytes=counted.append
+        )
         assert sum(counted) <= 1_000_000 + 2 * 100_000
         assert [(f.path, f.size) for f in copied.files] == [("big.bin", 10**6)]
         verify_result(copied, deep=True, **place.opening)
@@ -379,10 +389,11 @@ class TestRadosgw(ResultsContract):
         return rgw_place
 
     def test_wrong_secret_is_an_error_not_an_absence(self, place: Any) -> None:
-        wrong = {**place.opening, "credentials": {**place.opening["credentials"], "secret_access_key": "no"}}
-        with pytest.raises(StorageError, match="403|denied|Forbidden|not authorized") as caught:
+        secret = {**place.opening["credentials"], "secret_access_key": "wr0ng"}
+        wrong = {**place.opening, "credentials": secret}
+        with pytest.raises(StorageError, match=r"403|denied|Forbidden") as caught:
             find_result(place.root, "k1", **wrong)
-        assert "no" not in repr(caught.value.args[0]).split("secret")[0:1]
+        assert "wr0ng" not in str(caught.value)
 
     def test_missing_bucket_is_an_error(self, place: Any) -> None:
         with pytest.raises(StorageError):

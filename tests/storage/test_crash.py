@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,9 @@ def death(at: int, after: bool) -> Iterator[Death]:
     with pytest.MonkeyPatch.context() as patch:
         for name in OPERATIONS:
             patch.setattr(
-                obstore.store.LocalStore, name, dying.wrapped(getattr(obstore.store.LocalStore, name))
+                obstore.store.LocalStore,
+                name,
+                dying.wrapped(getattr(obstore.store.LocalStore, name)),
             )
         patch.setattr(transfer, "open_writer", dying.wrapped(transfer.open_writer))
         yield dying
@@ -91,7 +93,7 @@ GROUP = xr.Dataset(
     },
     coords={"x": np.arange(30), "y": ["p", "q"]},
 )
-FRAME = pd.DataFrame({"n": range(40), "w": ["x", "y"] * 20})
+FRAME = pd.DataFrame({"n": range(100), "w": ["x", "y"] * 50})
 
 VALUES: dict[str, Callable[[Path], Any]] = {
     "array": lambda path: xr.DataArray(np.arange(60.0), dims="x", name="v"),
@@ -105,7 +107,9 @@ VALUES: dict[str, Callable[[Path], Any]] = {
 
 def same(found: Any, value: Any) -> None:
     if isinstance(value, Path):
-        assert [file.read_bytes() for file in found] == [f.read_bytes() for f in sorted(value.iterdir())]
+        assert [file.read_bytes() for file in found] == [
+            f.read_bytes() for f in sorted(value.iterdir())
+        ]
     elif isinstance(value, xr.DataArray | xr.Dataset):
         xr.testing.assert_identical(found.compute(), value.compute())
     else:
@@ -123,7 +127,9 @@ def check_reader(root: str, manifest: Manifest | None, value: Any) -> None:
         with xr.open_zarr(seen.parent) as found:
             xr.testing.assert_equal(
                 found.compute(),
-                value.to_dataset().compute() if isinstance(value, xr.DataArray) else value.compute(),
+                value.to_dataset().compute()
+                if isinstance(value, xr.DataArray)
+                else value.compute(),
             )
 
 
@@ -166,9 +172,7 @@ def test_writer_dies_at_every_operation(name: str, after: bool, tmp_path: Path) 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("same_attempt", [True, False], ids=["resumed", "anew"])
-def test_copier_dies_at_every_operation(
-    after: bool, same_attempt: bool, tmp_path: Path
-) -> None:
+def test_copier_dies_at_every_operation(after: bool, same_attempt: bool, tmp_path: Path) -> None:
     source_root = (tmp_path / "source").as_uri()
     value = xr.DataArray(np.arange(60.0), dims="x", name="v")
     manifest = write_result(
@@ -252,10 +256,8 @@ def writer(tmp_path: Path) -> Iterator[Callable[[dict[str, Any], float], int]]:
             process.stdin.flush()
             child = int(process.stdout.readline())
             time.sleep(kill_after)
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             return int(process.stdout.readline())
 
         yield run
@@ -271,16 +273,10 @@ class KillTests:
             "credentials": place.opening.get("credentials", {}),
             "options": place.opening.get("options", ()),
         }
-        started = time.perf_counter()
-        assert writer({**order, "number": 0, "key": "whole", "attempt": "a"}, 60.0 * 0) in (0, -9)
-        writer({**order, "number": 0, "key": "timed", "attempt": "a"}, 1.5)
-        del started
         seen = {"nothing": 0, "all": 0}
         for trial in range(20):
             key = f"k{trial}"
-            writer(
-                {**order, "number": trial, "key": key, "attempt": "first"}, 0.004 * trial**1.5
-            )
+            writer({**order, "number": trial, "key": key, "attempt": "first"}, 0.004 * trial**1.5)
             found = find_result(place.root, key, **place.opening)
             seen["all" if found else "nothing"] += 1
             if found is not None:
@@ -313,7 +309,9 @@ def test_uncommitted_group_has_no_root(tmp_path: Path) -> None:
     """The obvious reader of a dead attempt is told that there is no group."""
     root = (tmp_path / "store").as_uri()
     with death(6, after=True), pytest.raises(Died):
-        write_result(np.arange(1000.0), root=root, key="k", attempt="a", provenance={}, chunk_nbytes=80)
+        write_result(
+            np.arange(1000.0), root=root, key="k", attempt="a", provenance={}, chunk_nbytes=80
+        )
     with pytest.raises((FileNotFoundError, zarr.errors.GroupNotFoundError)):
         xr.open_zarr(tmp_path / "store" / "results" / "k" / "k" / "a")
     assert find_result(root, "k") is None

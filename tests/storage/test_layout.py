@@ -97,7 +97,10 @@ def test_reading_takes_whole_stored_chunks(shape, data, itemsize, nbytes) -> Non
 def test_prefixes() -> None:
     assert attempt_prefix("results", "abcdef", "a1") == "results/ab/abcdef/a1"
     for bad in ["", "..", "a/b", "a b", ".hidden", "x" * 201, "a\n"]:
-        for call in (lambda b: key_prefix("results", b), lambda b: attempt_prefix("copies", "k", b)):
+        for call in (
+            lambda b: key_prefix("results", b),
+            lambda b: attempt_prefix("copies", "k", b),
+        ):
             with pytest.raises(ValueError, match="must be"):
                 call(bad)
     with pytest.raises(ValueError, match="cannot be called"):

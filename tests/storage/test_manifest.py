@@ -78,7 +78,9 @@ def test_moves_with_its_store(manifest: Manifest) -> None:
     assert replace(moved, url=manifest.url, prefix=manifest.prefix) == manifest
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"\xff", b'{"version": 1}', b'{"version": 99}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"[]", b"\xff", b'{"version": 1}', b'{"version": 99}']
+)
 def test_anything_else_is_corrupt(body: bytes) -> None:
     with pytest.raises(CorruptResult):
         from_bytes(body, "file:///x")

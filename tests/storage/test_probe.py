@@ -83,7 +83,9 @@ def test_zarr_group(tmp_path: Path, version: Any, consolidated: bool) -> None:
     data = xr.Dataset(
         {"v": (("x", "y"), np.ones((4, 6)))}, {"x": range(4), "lat": (("x", "y"), np.ones((4, 6)))}
     )
-    data.chunk(x=2, y=3).to_zarr(tmp_path / "a.zarr", zarr_format=version, consolidated=consolidated)
+    data.chunk(x=2, y=3).to_zarr(
+        tmp_path / "a.zarr", zarr_format=version, consolidated=consolidated
+    )
     found = probe((tmp_path / "a.zarr").as_uri())
     assert (found.kind, found.format) == ("array", "zarr")
     (variable,) = found.extent.variables

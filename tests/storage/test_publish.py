@@ -77,9 +77,7 @@ def test_lost_answer_to_our_own_commit_is_no_defeat(tmp_path: Path) -> None:
 
 
 def test_secrets_are_not_in_texts(tmp_path: Path) -> None:
-    place = attempt_at(
-        tmp_path.as_uri(), "k", "a", credentials={"secret_access_key": "s3cr3t"}
-    )
+    place = attempt_at(tmp_path.as_uri(), "k", "a", credentials={"secret_access_key": "s3cr3t"})
     assert "s3cr3t" not in repr(place)
 
 

@@ -31,7 +31,9 @@ def replica(path: Path, format: Format, variable: str | None = None) -> Replica:
     )
 
 
-@pytest.fixture(params=["hdf5", "hdf5 contiguous", "npy", "npy fortran", "netcdf", "zarr group", "zarr array"])
+@pytest.fixture(
+    params=["hdf5", "hdf5 contiguous", "npy", "npy fortran", "netcdf", "zarr group", "zarr array"]
+)
 def cube(request: Any, tmp_path: Path) -> Replica:
     name = request.param
     if name.startswith("hdf5"):
@@ -147,9 +149,7 @@ BODY = np.random.default_rng(3).bytes(5000)
 
 
 @given(
-    moves=st.lists(
-        st.tuples(st.integers(0, 6000), st.integers(0, 3000)), min_size=1, max_size=20
-    ),
+    moves=st.lists(st.tuples(st.integers(0, 6000), st.integers(0, 3000)), min_size=1, max_size=20),
     block=st.integers(1, 900),
     keep=st.integers(1, 5),
 )
