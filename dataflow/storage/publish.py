@@ -5,14 +5,13 @@ condition "only if absent" makes it visible. Whoever comes second deletes his ow
 the winner's manifest. Readers start at ``COMMIT.json`` and nowhere else, so a killed writer leaves
 bytes, never a result.
 
-What this rests on is tried by :func:`check_store` when a store is configured: a server that ignores
+What this rests on is tried by :func:`dataflow.storage.upkeep.check_store` when a store is configured: a server that ignores
 the condition (there are such) would let every racer win.
 """
 
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from dataflow.errors import CorruptResult, StorageError, UnsafeStore
+from dataflow.errors import CorruptResult, StorageError
 from dataflow.storage.layout import COMMIT, Area, attempt_prefix, key_prefix
 from dataflow.storage.manifest import FileEntry, Manifest, from_bytes, to_bytes
 from dataflow.storage.open import Options, local_path, object_store
@@ -45,10 +44,11 @@ def plain_errors(url: str) -> Iterator[None]:
     except AlreadyExistsError:
         raise
     except (FileNotFoundError, BaseError) as error:
-        raise StorageError(f"{url}: {_first_line(error)}") from error
+        raise StorageError(f"{url}: {first_line(error)}") from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text: obstore adds pages of detail."""
     return str(error).strip().partition("\n")[0]
 
 
@@ -203,10 +203,11 @@ def prove(attempt: Attempt, files: Iterable[FileEntry]) -> None:
 def discard(attempt: Attempt) -> None:
     """Delete everything that an attempt wrote; nothing if it wrote nothing."""
     with plain_errors(attempt.url):
-        _delete_below(attempt.root, attempt.store, attempt.prefix)
+        delete_below(attempt.root, attempt.store, attempt.prefix)
 
 
-def _delete_below(root: str, store: AnyStore, prefix: str) -> None:
+def delete_below(root: str, store: AnyStore, prefix: str) -> None:
+    """Delete all objects below a prefix of the store at ``root``."""
     paths = [f"{prefix}/{file.path}" for file in listed(store, prefix)]
     if paths:
         store.delete(paths)
@@ -323,107 +324,4 @@ def remove_result(
         # Local stores complain about a file that is not there, S3 does not.
         if any(file.path == COMMIT for file in listed(store, prefix)):
             store.delete(f"{prefix}/{COMMIT}")
-        _delete_below(root, store, prefix)
-
-
-def collect_garbage(
-    root: str,
-    *,
-    older_than: float,
-    now: float,
-    credentials: Mapping[str, str] | None = None,
-    options: Options = (),
-) -> tuple[str, ...]:
-    """Delete attempts that were never committed.
-
-    Parameters
-    ----------
-    older_than
-        Seconds since the attempt last wrote anything. Must exceed the longest time that a live
-        writer may pause: an attempt that is collected cannot be committed.
-    now
-        Seconds since the epoch, by the clock of the store.
-
-    Returns
-    -------
-    tuple of str
-        Paths below the root that were removed.
-    """
-    removed = []
-    with plain_errors(root):
-        store = object_store(root, credentials=credentials, options=options)
-        areas: tuple[Area, ...] = ("results", "copies")
-        for area in areas:
-            for shard in store.list_with_delimiter(area)["common_prefixes"]:
-                for key in store.list_with_delimiter(shard)["common_prefixes"]:
-                    for prefix in _uncommitted(root, store, key, area, credentials, options):
-                        newest = max(
-                            (
-                                meta["last_modified"].timestamp()
-                                for batch in store.list(prefix)
-                                for meta in batch
-                            ),
-                            default=0.0,
-                        )
-                        if now - newest > older_than:
-                            _delete_below(root, store, prefix)
-                            removed.append(prefix)
-    return tuple(removed)
-
-
-def _uncommitted(
-    root: str,
-    store: AnyStore,
-    key: str,
-    area: Area,
-    credentials: Mapping[str, str] | None,
-    options: Options,
-) -> list[str]:
-    # The attempts first: one that commits after this line was either not listed or is excluded.
-    attempts = store.list_with_delimiter(key)["common_prefixes"]
-    name = key.rpartition("/")[2]
-    found = find_result(root, name, area=area, credentials=credentials, options=options)
-    return [
-        prefix for prefix in attempts if found is None or prefix.rpartition("/")[2] != found.attempt
-    ]
-
-
-def check_store(
-    root: str,
-    *,
-    credentials: Mapping[str, str] | None = None,
-    options: Options = (),
-    name: str = "",
-) -> None:
-    """Try whether a store can hold results: whether it honours "only if absent".
-
-    Parameters
-    ----------
-    name
-        Of the store, for the error; its URL if empty.
-
-    Raises
-    ------
-    UnsafeStore
-        If a second conditional put of one key is accepted, or no conditional put is.
-    StorageError
-        If the store cannot be reached or written to at all.
-    """
-    probe = f"results/probe-{uuid.uuid4().hex}"
-    with plain_errors(root):
-        store = object_store(root, credentials=credentials, options=options)
-        store.put(probe, b"plain", use_multipart=False)
-        store.delete(probe)
-        try:
-            store.put(probe, b"first", mode="create", use_multipart=False)
-        except BaseError as error:
-            raise UnsafeStore(
-                name or root, f"it refuses conditional writes ({_first_line(error)})"
-            ) from error
-        try:
-            store.put(probe, b"second", mode="create", use_multipart=False)
-        except AlreadyExistsError:
-            return
-        finally:
-            store.delete(probe)
-    raise UnsafeStore(name or root, "it ignores the condition 'only if absent' of a write")
+        delete_below(root, store, prefix)

@@ -31,8 +31,6 @@ from dataflow.storage.open import Options
 from dataflow.storage.publish import (
     Attempt,
     attempt_at,
-    check_store,
-    collect_garbage,
     discard,
     find_result,
     plain_errors,
@@ -40,6 +38,7 @@ from dataflow.storage.publish import (
     remove_result,
     verify_result,
 )
+from dataflow.storage.upkeep import check_store, collect_garbage
 
 __all__ = [
     "CHUNK_NBYTES",

@@ -10,8 +10,8 @@ import pytest
 
 from dataflow.errors import CorruptResult, StorageError, UnsafeStore
 from dataflow.storage.manifest import FileEntry
-from dataflow.storage.publish import attempt_at, check_store, prove
-from dataflow.storage.results import find_result, verify_result, write_result
+from dataflow.storage.publish import attempt_at, prove
+from dataflow.storage.results import check_store, find_result, verify_result, write_result
 
 
 def test_server_that_ignores_conditions_is_refused(rclone: Any) -> None:
