@@ -1,0 +1,79 @@
+"""The example notebooks as a user runs them: by papermill, with parameters, each in its own kernel.
+
+Every notebook ends with its own check against MDAnalysis; a failed check is a failed cell.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("MDAnalysisTests", reason="the extra 'demo' is not installed")
+pytest.importorskip("papermill", reason="the extra 'papermill' is not installed")
+
+NOTEBOOKS = Path(__file__).parents[2] / "examples" / "notebooks"
+PARAMETERS = {
+    "01_first_steps": {"start_frame": 10, "megabits": 200},
+    "02_two_datasets": {"start_frame": 3, "megabits": 50},
+    "03_mixed_graph": {"most": 7, "compare_at": "groningen"},
+}
+
+
+def execute(name: str, folder: Path, parameters: dict[str, object]) -> dict[str, Any]:
+    given = [word for pair in parameters.items() for word in ("-p", *map(str, pair))]
+    target = folder / f"{name}.ipynb"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "papermill", "--cwd", NOTEBOOKS, "--kernel", "python3"),
+            *("--no-progress-bar", "--log-level", "ERROR", *given),
+            *(NOTEBOOKS / f"{name}.ipynb", target),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    notebook: dict[str, Any] = json.loads(target.read_text())
+    return notebook
+
+
+def said(notebook: dict[str, Any]) -> str:
+    """All text in the outputs."""
+    texts = []
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", ()):
+            texts += output.get("text", ())
+            texts += output.get("data", {}).get("text/plain", ())
+    return "".join(texts)
+
+
+def test_every_notebook_is_tried() -> None:
+    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(PARAMETERS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(PARAMETERS))
+def test_notebook(name: str, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    folder = tmp_path / "sites"
+    notebook = execute(name, tmp_path, {"folder": folder, "picture": picture, **PARAMETERS[name]})
+    assert "equal to MDAnalysis" in said(notebook)
+    assert picture.stat().st_size > 5_000
+    assert {path.name for path in folder.iterdir()} >= {"amsterdam", "delft", "groningen"}
+
+
+@pytest.mark.parametrize("name", sorted(PARAMETERS))
+def test_notebook_has_parameters_and_explains_itself(name: str) -> None:
+    notebook = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())
+    tagged = [c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", ())]
+    assert len(tagged) == 1
+    assert all(word in "".join(tagged[0]["source"]) for word in PARAMETERS[name])
+    text = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown"]
+    assert text[0].startswith("# ")
+    assert "**The question.**" in text[0]
+    assert any("Is it true?" in part for part in text)

@@ -1,0 +1,137 @@
+"""KO-15 and DY-13: more data than memory; peaks are the kernel's own (VmHWM of every process)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import dataflow as flow
+from dataflow.testing.federation import Federation, SiteSettings
+
+GB = 10**9
+ROWS = 2_000_000
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    """Workers of 600 MB: with what an interpreter needs itself well below 1 GB a process."""
+    names = ("vu", "uva", "surf")
+    settings = {name: SiteSettings(workers=1, memory="600 MB") for name in names}
+    folder = tmp_path_factory.mktemp("three")
+    with Federation(folder, settings, ready_within=60) as federation:
+        yield federation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("elements", [10**8, 10**9], ids=["800MB", "8GB"])
+def test_ko15_larger_than_memory(three: Federation, tmp_path: Path, elements: int) -> None:
+    import zarr
+
+    block = np.random.default_rng(15).standard_normal(10**6)
+    path = three.data("vu") / f"values{elements}.zarr"
+    array = zarr.create_group(path).create_array(
+        "values",
+        shape=(elements,),
+        dtype="float64",
+        chunks=(10**6,),
+        compressors=None,
+        dimension_names=["row"],
+    )
+    for first in range(0, elements, len(block)):
+        array[first : first + len(block)] = block + first
+
+    @flow.operation(kind="elementwise")
+    def positive_part(x: xr.DataArray) -> xr.DataArray:
+        return (x - x.astype("int64")) > 0.25
+
+    @flow.operation(kind="opaque", output="scalar")
+    def mean(x: xr.DataArray) -> xr.DataArray:
+        return x.mean()
+
+    with flow.connect(three.sites_file, state=tmp_path / "me") as session:
+        session.register(path.as_uri(), name=path.stem, site="vu")
+        values = session[path.stem]
+        before = {process.pid for process in three.processes("vu")}
+        with three.memory() as peaks:
+            small = session.submit(mean(values))
+            large = session.submit(positive_part(values))
+            small.wait(280)
+            large.wait(280)
+        assert small.status == large.status == "done"
+        assert before <= {process.pid for process in three.processes("vu")}, "a worker was killed"
+        assert max(peaks.values()) < GB, peaks
+        expected = block.mean() + np.arange(0, elements, len(block)).mean()
+        assert float(small.result()) == pytest.approx(expected, rel=1e-9)
+        result = large.result()
+        assert result.shape == (elements,)
+        for first in (0, elements // 2, elements - 10**6):
+            wanted = block + first
+            np.testing.assert_array_equal(
+                result[first : first + 10**6].values, wanted - wanted.astype("int64") > 0.25
+            )
+    del array
+    for file in sorted(path.rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+
+
+def table(seed: int) -> pd.DataFrame:
+    """2 million rows, over 200 MB in memory as in a file."""
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "person": np.arange(ROWS) + seed * ROWS,
+            **{f"v{n}": rng.standard_normal(ROWS) for n in range(12)},
+        }
+    )
+
+
+def checksum(frame: pd.DataFrame) -> str:
+    hashed = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+    return hashlib.sha256(np.sort(hashed).tobytes()).hexdigest()
+
+
+@pytest.mark.slow
+def test_dy13_large_answer_through_a_third_party(three: Federation, tmp_path: Path) -> None:
+    @flow.operation(kind="opaque")
+    def both(one: Any, two: Any) -> Any:
+        import dask.dataframe as dd
+
+        return dd.concat([one, two])
+
+    sums = []
+    for seed, site in enumerate(("vu", "uva")):
+        frame = table(seed)
+        path = three.data(site) / "salaries.parquet"
+        frame.to_parquet(path, index=False, row_group_size=100_000)
+        assert path.stat().st_size > 200e6
+        sums.append(pd.util.hash_pandas_object(frame, index=False).to_numpy())
+        del frame
+    expected = hashlib.sha256(np.sort(np.concatenate(sums)).tobytes()).hexdigest()
+
+    with flow.connect(three.sites_file, state=tmp_path / "me") as session:
+        for site in ("vu", "uva"):
+            url = (three.data(site) / "salaries.parquet").as_uri()
+            session.register(url, name=f"salaries-{site}", site=site)
+        graph = both(session["salaries-vu"], session["salaries-uva"])
+        plan = session.plan(graph, scope={"both": "surf"})
+        assert {(t.source, t.target) for t in plan.transfers} == {("vu", "surf"), ("uva", "surf")}
+        with three.memory(os.getpid()) as peaks:
+            job = session.submit(plan)
+            job.wait(240)
+            assert job.status == "done"
+        peaks.pop("also")  # this process made the tables
+        assert max(peaks.values()) < GB, peaks
+        into = three.wires["surf"].bytes_in + three.wires["vu"].bytes_out
+        assert into > 200e6, "the rows went through the third party"
+        answer = job.result()
+        rows = answer.compute() if hasattr(answer, "compute") else answer
+        assert len(rows) == 2 * ROWS
+        assert checksum(rows) == expected
