@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@cache
 def adapter(cls: Any) -> TypeAdapter[Any]:
     """The checked door of a record type (made once per process)."""
+    return _adapter(cls)
+
+
+@cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(cls)

@@ -376,6 +376,8 @@ class Sync:
         return None
 
     async def _tell(self, place: Address) -> None:
+        if self._me.address is None:
+            return  # nobody could read us, and would try for ever
         epoch, seq = self._held(self._me.site)
         me = self._me
         await self._ask(place, lambda at: at.hint(me.site, seq, epoch=epoch, address=me.address))

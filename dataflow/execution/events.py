@@ -39,7 +39,10 @@ class SegmentOrder:
     """Run these steps at your site and store these outputs. Same ``id``, same order: sending it
     again attaches to the one that runs.
 
-    ``codes`` names by digest the payloads that the steps need; ``inputs`` are replicas at the site.
+    ``inputs`` are replicas at the site, by key, and ``datasets`` says what they are; ``extents`` has
+    the shapes of absent arguments. Every key in ``outputs`` is stored; those in ``results`` are
+    what the user asked for, and get the ``tags``. The code of each step must have been handed over
+    before.
     """
 
     id: str
@@ -51,6 +54,7 @@ class SegmentOrder:
     datasets: Mapping[str, Dataset]
     extents: Mapping[str, Extent]
     outputs: tuple[str, ...]
+    results: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     user: str = ""
     walltime: float | None = None
@@ -211,11 +215,12 @@ class UnitStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitReported:
-    """A site reported something about a unit."""
+    """A site reported something about a unit; ``number`` is the report's place in its list."""
 
     unit: str
     attempt: int
     report: Report
+    number: int = 0
     time: float = 0.0
     type: Literal["unit-reported"] = "unit-reported"
 

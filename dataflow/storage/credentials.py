@@ -82,6 +82,18 @@ def resolve(name: str | None) -> Mapping[str, str]:
     )
 
 
+def for_address(address: str) -> Mapping[str, str]:
+    """The fields of the entry whose ``address`` is this one; an empty mapping if there is none.
+
+    So a token goes to sites that were heard of from others only where its owner has said so.
+    """
+    file = _file()
+    for name, entry in _entries(file).items() if file.exists() else ():
+        if isinstance(entry, Mapping) and str(entry.get("address", "")).rstrip("/") == address:
+            return Secret(str(name), _fields(entry, str(file), str(name)))
+    return Secret("", {})
+
+
 def _file() -> Path:
     chosen = os.environ.get("DATAFLOW_CREDENTIALS_FILE")
     return Path(chosen) if chosen else Path.home() / ".config" / "dataflow" / "credentials.yaml"

@@ -318,7 +318,7 @@ class Federation:
     def _write_files(self) -> None:
         _write_secret(
             self._credentials,
-            yaml.safe_dump({f"{n}-token": {"token": t} for n, t in self._tokens.items()}),
+            yaml.safe_dump({f"{n}-token": self._credential(n, t) for n, t in self._tokens.items()}),
         )
         entries = [self._site_entry(site) for site in self.sites]
         self.sites_file.write_text(yaml.safe_dump({"sites": entries}, sort_keys=False))
@@ -330,6 +330,13 @@ class Federation:
             _write_secret(self.root(site) / "state" / "tokens", tokens)
             path = self.root(site) / "site.yaml"
             path.write_text(yaml.safe_dump(self._site_document(site), sort_keys=False))
+
+    def _credential(self, name: str, token: str) -> dict[str, str]:
+        """A token, and for those of sites the address where it may be shown."""
+        return {
+            "token": token,
+            **({"address": self.address(name)} if name in self.settings else {}),
+        }
 
     def _site_entry(self, site: str, user: str = "") -> dict[str, Any]:
         name = user or site

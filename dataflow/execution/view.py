@@ -1,0 +1,125 @@
+"""JobView and LedgerEntry: what people see of a job, from its state. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dataflow.datasets import Dataset
+from dataflow.errors import from_document
+from dataflow.execution.events import ErrorDocument, JobStatus
+from dataflow.execution.state import JobState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """A job as it stands.
+
+    Attributes
+    ----------
+    coordinator
+        Site that keeps its journal.
+    done, total
+        Units (segments and transfers) that are through, and all.
+    results
+        Label of a result → its dataset, as far as it is stored.
+    outputs
+        Keys of all results, in the order in which they were asked for.
+    message
+        One line for people: the error, or what is going on.
+    """
+
+    id: str
+    status: JobStatus
+    user: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    coordinator: str = ""
+    created: float = 0.0
+    updated: float = 0.0
+    done: int = 0
+    total: int = 0
+    results: Mapping[str, Dataset] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    error: ErrorDocument | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerEntry:
+    """Bytes that crossed one link for a job.
+
+    ``predicted`` is what the plan said for this copy, ``None`` if it had none; ``label`` is a word
+    for the key.
+    """
+
+    job: str
+    key: str
+    source: str
+    target: str
+    nbytes: int
+    seconds: float = 0.0
+    predicted: int | None = None
+    label: str = ""
+
+
+def view_of(state: JobState, coordinator: str) -> JobView:
+    """What to show of a job."""
+    labels = {key: state.plan.label(key) for key in state.plan.outputs}
+    found = {}
+    for key, label in labels.items():
+        stored = next((s for (k, _), s in state.stored.items() if k == key), None)
+        if stored is not None:
+            found[label] = stored.dataset
+    return JobView(
+        id=state.job,
+        status=state.status,
+        user=state.user,
+        tags=state.tags,
+        coordinator=coordinator,
+        created=state.created,
+        updated=state.updated,
+        done=state.done,
+        total=len(state.units),
+        results=found,
+        outputs=state.plan.outputs,
+        error=state.error,
+        message=_message(state),
+    )
+
+
+def _message(state: JobState) -> str:
+    if state.error is not None:
+        return str(from_document(state.error)).strip().splitlines()[0]
+    if state.replan:
+        return f"{state.replan}; looking for another way"
+    return ""
+
+
+def ledger_of(state: JobState) -> list[LedgerEntry]:
+    """What crossed links, one entry per copy, in the order of arrival."""
+    predicted = {(t.key, t.source, t.target): t.nbytes for t in state.plan.transfers}
+    sums: dict[tuple[str, str, str], tuple[int, float]] = {}
+    for crossed in state.crossed:
+        pair = (crossed.key, crossed.source, crossed.target)
+        nbytes, seconds = sums.get(pair, (0, 0.0))
+        sums[pair] = (nbytes + crossed.nbytes, seconds + crossed.seconds)
+    return [
+        LedgerEntry(
+            job=state.job,
+            key=key,
+            source=source,
+            target=target,
+            nbytes=nbytes,
+            seconds=seconds,
+            predicted=predicted.get((key, source, target)),
+            label=_label(state, key),
+        )
+        for (key, source, target), (nbytes, seconds) in sums.items()
+    ]
+
+
+def _label(state: JobState, key: str) -> str:
+    try:
+        return state.plan.label(key)
+    except KeyError:
+        return key[:12]

@@ -1,0 +1,490 @@
+"""Participant: one member of the federation in this process, wired together; asynchronous.
+
+It keeps a catalog in step with the others', serves its own site's data and workers if it has a
+site, and coordinates jobs. An agent is HTTP around it, a session is its synchronous face. This
+module only calls and passes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+from dataflow.backends.base import Backend
+from dataflow.backends.local import LocalBackend
+from dataflow.catalog.entries import JobSummary, Peer, TagSet, replica_id, tags_id
+from dataflow.catalog.records import Records
+from dataflow.catalog.snapshot import Snapshot
+from dataflow.catalog.sync import Sync
+from dataflow.client.probe import measure_link
+from dataflow.config import Federation
+from dataflow.datasets import Dataset, Replica
+from dataflow.documents import from_document
+from dataflow.errors import DataflowError, SiteUnreachable, UnknownDataset, UnknownJob
+from dataflow.execution import observe
+from dataflow.execution.code import CodeStore
+from dataflow.execution.coordinator import Coordinator
+from dataflow.execution.driver import Surroundings
+from dataflow.execution.events import Event, JobCreated, SiteAccess
+from dataflow.execution.journal import Journal
+from dataflow.execution.meter import Meter
+from dataflow.execution.runner import SiteRunner
+from dataflow.execution.state import ENDS, JobState
+from dataflow.execution.view import JobView, LedgerEntry, ledger_of, view_of
+from dataflow.graph.graph import Graph
+from dataflow.participant import planning, registering
+from dataflow.participant.ways import Ways
+from dataflow.placement.measurements import Measurements
+from dataflow.placement.plan import Plan
+from dataflow.sites import Link, Site, Topology
+from dataflow.storage.transfer import Source
+
+log = structlog.get_logger(__name__)
+
+#: What a participant without a site is called in its own file; nobody else reads that.
+VISITOR = "visitor"
+#: A measured link is measured again after this many seconds.
+LINK_VALID_SECONDS = 24 * 3600.0
+#: How long to look for a job that nobody has heard of yet (s): news travels this fast.
+HEARSAY_SECONDS = 1.5
+
+What = Literal["cancel", "suspend", "resume"]
+
+
+class Participant:
+    """One member of a federation.
+
+    Parameters
+    ----------
+    federation
+        What the site file says.
+    address
+        Where this participant's agent answers; ``None`` if it has none.
+    clock
+        Seconds since the epoch.
+    period
+        Seconds between two looks for news of the others.
+    """
+
+    def __init__(
+        self,
+        federation: Federation,
+        address: str | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        period: float = 0.5,
+    ) -> None:
+        self.federation = federation
+        self._clock = clock
+        self._has_site = federation.site is not None
+        self.site: Site = federation.site or Site(name=VISITOR, workers=0)
+        self.name = self.site.name
+        self.state_dir = federation.state
+        self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.records = Records(self.state_dir / "catalog.db", self.name)
+        self.ways = Ways(federation, self.name, self.topology)
+        self.ways.check()
+        self.sync = Sync(
+            self.records,
+            Peer(site=self.name, address=address),
+            self.ways.at,
+            away_after=federation.away_after,
+            period=period,
+        )
+        self.code = CodeStore(self.state_dir / "code")
+        self._meter = Meter(self.state_dir / "meter.db")
+        self._journal = Journal(self.state_dir)
+        self._backend: Backend = LocalBackend(
+            workers=federation.backend.workers,
+            threads=federation.backend.threads,
+            memory=federation.backend.memory,
+            directory=self.state_dir / "workers",
+        )
+        self._runner = SiteRunner(
+            site=self.site,
+            stores=lambda: self.topology().stores_at(self.name),
+            backend=self._backend,
+            code=self.code,
+            source_of=self._source,
+            publish=self._publish,
+            clock=clock,
+            new_attempt=lambda: secrets.token_hex(8),
+        )
+        around = Surroundings(
+            journal=self._journal,
+            code=self.code,
+            access=self._access,
+            replan=self._replan,
+            datasets=self._datasets,
+            clock=clock,
+            lost_after=federation.lost_after,
+        )
+        self.coordinator = Coordinator(around, self._job_changed)
+        self._summaries: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._measured: tuple[int, Measurements] | None = None
+        self._started = False
+
+    @property
+    def runner(self) -> SiteAccess:
+        """The site's own runner."""
+        return self._runner
+
+    # --- life ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Publish the site, join the others, register what the file names, take jobs up again."""
+        await self.sync.start()
+        self._started = True
+        if self._has_site:
+            self.records.add(self.site)
+        own = [store for store in self.federation.stores if store.site == self.name]
+        self.records.add(*own, *self.federation.links)
+        for peer in self.federation.peers:
+            self.sync.join(peer.address, peer.credentials, peer.site)
+        for entry in self.federation.datasets:
+            try:
+                await self.register(
+                    entry.url,
+                    name=entry.name,
+                    tags=entry.tags,
+                    variable=entry.variable,
+                    owner=entry.owner,
+                )
+            except DataflowError as error:
+                log.warning("dataset_not_registered", url=entry.url, reason=str(error))
+        self.coordinator.start()
+        if self._has_site:
+            self._do(self._warm_up())
+            self._do(self._measure_links())
+
+    async def close(self) -> None:
+        """Stop everything of ours; unfinished jobs are taken up at the next start."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.coordinator.close()
+        await self._runner.close()
+        await self._backend.close()
+        await self.sync.close()
+        await self.ways.close()
+        self._journal.close()
+        self._meter.close()
+        self.records.close()
+
+    def _do(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _warm_up(self) -> None:
+        try:
+            await self._backend.start()
+        except Exception:  # told again, to whoever needs a worker
+            log.exception("workers_do_not_start", site=self.name)
+
+    # --- the world ------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """All that is known now."""
+        return self.records.snapshot(away=self._away())
+
+    def topology(self) -> Topology:
+        """Sites, stores and links as known now."""
+        return self.snapshot().topology
+
+    def _away(self) -> frozenset[str]:
+        return self.sync.away() if self._started else frozenset()
+
+    async def join(self, address: str, credentials: str | None) -> None:
+        """Join the federation of which an agent answers at ``address``; an administrator's word."""
+        self.ways.allow(address, credentials)
+        self.sync.join(address, credentials)
+
+    def dashboard(self) -> str | None:
+        """URL of the page of the site's Dask scheduler, on the site's own machine."""
+        return self._backend.dashboard
+
+    async def _measure_links(self) -> None:
+        """Measure the way from each other site to this one, once it is there and again daily."""
+        while True:
+            present = [
+                site.name
+                for site in self.topology().sites
+                if site.name != self.name and site.name not in self._away()
+            ]
+            for source in present:
+                known = self.records.get("link", f"{source}>{self.name}", self.name)
+                old = known is None or known.origin != "measured" or known.measured_at is None
+                if old or self._clock() - known.measured_at > LINK_VALID_SECONDS:
+                    with suppress(DataflowError, OSError):
+                        self.records.add(await self._measure(source))
+            await asyncio.sleep(1.0)
+
+    async def _measure(self, source: str) -> Link:
+        return await measure_link(
+            self.ways.to(source),
+            source=source,
+            target=self.name,
+            clock=time.perf_counter,
+            now=self._clock,
+        )
+
+    # --- datasets -------------------------------------------------------------------------------
+
+    async def register(
+        self,
+        url: str,
+        *,
+        name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        variable: str | None = None,
+        owner: str = "",
+        replica_of: str | None = None,
+    ) -> Dataset:
+        """Make a dataset of data that lies at this site; it stays where it is.
+
+        Raises
+        ------
+        UnreadableDataset
+            If nothing is there that can be read.
+        CatalogError
+            If the name is taken by other data.
+        """
+        stores = self.topology().stores_at(self.name)
+        found, store = await asyncio.to_thread(registering.look_at, url, stores, variable)
+        dataset, replica = registering.records_of(
+            found,
+            store,
+            url,
+            site=self.name,
+            name=name,
+            owner=owner,
+            tags=tags or {},
+            records=self.records,
+            replica_of=replica_of,
+            now=self._clock(),
+        )
+        self.records.add(dataset, replica)
+        return dataset
+
+    async def see(self, site: str, dataset: Dataset, timeout: float) -> None:
+        """Wait until our copy of another site's records has this dataset, or the time is over."""
+        end = asyncio.get_running_loop().time() + timeout
+        while self.records.get("dataset", dataset.id, site) != dataset:
+            await self.sync.hint(site, self.records.latest(site) + 1)
+            if asyncio.get_running_loop().time() > end:
+                return
+            await asyncio.sleep(0.01)
+
+    def served_replica(self, replica_id: str) -> Replica:
+        """A copy at this site that others may read.
+
+        Raises
+        ------
+        UnknownDataset
+            If this site has no such copy.
+        """
+        found: Replica | None = self.records.get("replica", replica_id, self.name)
+        if found is None:
+            raise UnknownDataset(replica_id)
+        return found
+
+    def tag(self, key: str, user: str, tags: Mapping[str, str]) -> None:
+        """Add a user's words to the data with this key, beside everybody else's."""
+        known: TagSet | None = self.records.get("tags", tags_id(key, user), self.name)
+        merged = {**(known.tags if known else {}), **tags}
+        self.records.add(TagSet(key=key, user=user, tags=merged, updated=self._clock()))
+
+    def _publish(self, records: Sequence[Any]) -> None:
+        self.records.add(*records)
+
+    def _datasets(self, keys: Sequence[str]) -> Mapping[str, Dataset]:
+        snapshot = self.snapshot()
+        found = {}
+        for key in keys:
+            with suppress(DataflowError):
+                found[key] = snapshot.resolve(key)
+        return found
+
+    def _source(self, replica: Replica, job: str) -> Source:
+        return self.ways.to(replica.site).source(replica_id(replica), job=job)
+
+    # --- plans ----------------------------------------------------------------------------------
+
+    def plan(self, graph: Graph, **asked: Any) -> Plan:
+        """A plan in the world as it is known now; see :func:`planning.plan_graph`."""
+        near = self.name if self._has_site else ""
+        return planning.plan_graph(
+            graph, self.snapshot(), self.measurements(), **{"near": near, **asked}
+        )
+
+    def measurements(self) -> Measurements:
+        """What all sites have learned from finished work."""
+        written = [record for _, record in self.records.written("measurement")]
+        seen = sum(self.records.versions().values())
+        if self._measured is None or self._measured[0] != seen:
+            self._measured = (seen, observe.measurements_of(written))
+        return self._measured[1]
+
+    async def _replan(self, state: JobState) -> Plan:
+        near = self.name if self._has_site else ""
+        return planning.plan_rest(state, self.snapshot(), self.measurements(), near)
+
+    # --- jobs -----------------------------------------------------------------------------------
+
+    async def submit(self, created: JobCreated, payloads: Mapping[str, bytes]) -> str:
+        """Coordinate a job; it is in the journal when this returns."""
+        if not created.time:
+            created = replace(created, time=self._clock())
+        return self.coordinator.submit(created, payloads)
+
+    async def job(self, job_id: str) -> JobView:
+        """A job of any site, by the word of its coordinator where that answers.
+
+        Raises
+        ------
+        UnknownJob
+            If nobody has heard of it.
+        """
+        if self._journal.knows(job_id):
+            return view_of(self.coordinator.state(job_id), self.name)
+        summary = await self._summary(job_id)
+        try:
+            document = await self.ways.to(summary.coordinator).job_document(job_id)
+        except SiteUnreachable as error:
+            return _hearsay(summary, str(error))
+        return from_document(JobView, document)
+
+    async def job_events(self, job_id: str, since: int, wait: float) -> Sequence[Event]:
+        """A job's journal from an entry on; see :meth:`Coordinator.events`."""
+        if self._journal.knows(job_id):
+            return await self.coordinator.events(job_id, since, wait)
+        summary = await self._summary(job_id)
+        return await self.ways.to(summary.coordinator).job_events(job_id, since, wait)
+
+    async def ask(self, job_id: str, what: What, by: str) -> None:
+        """Have a job cancelled, suspended or resumed by its coordinator."""
+        if self._journal.knows(job_id):
+            self.coordinator.ask(job_id, what, by)
+            return
+        summary = await self._summary(job_id)
+        await self.ways.to(summary.coordinator).ask(job_id, what, by)
+
+    async def jobs(self) -> Sequence[JobView]:
+        """All jobs of the federation, newest first, as last heard."""
+        away = self._away()
+        views = []
+        for summary in self.records.jobs():
+            if self._journal.knows(summary.id):
+                views.append(view_of(self.coordinator.state(summary.id), self.name))
+            elif summary.coordinator in away:
+                views.append(_hearsay(summary, f"{summary.coordinator} does not answer"))
+            else:
+                views.append(_view_of_summary(summary))
+        return views
+
+    async def ledger(self, job: str | None) -> Sequence[LedgerEntry]:
+        """What crossed links for a job; without one, what this site has served to others."""
+        if job is None:
+            return self._meter.entries(self.name)
+        if self._journal.knows(job):
+            return ledger_of(self.coordinator.state(job))
+        summary = await self._summary(job)
+        found = await self.ways.to(summary.coordinator).ledger_documents(job)
+        return [from_document(LedgerEntry, entry) for entry in found]
+
+    def meter(self, job: str, key: str, nbytes: int, to: str) -> None:
+        """Note bytes that this site handed out for a job."""
+        self._meter.add(job, key, nbytes, to, self._clock())
+
+    async def _summary(self, job_id: str) -> JobSummary:
+        end = asyncio.get_running_loop().time() + HEARSAY_SECONDS
+        while True:
+            for _, summary in self.records.written("job"):
+                if summary.id == job_id and summary.coordinator != self.name:
+                    found: JobSummary = summary
+                    return found
+            if asyncio.get_running_loop().time() > end:
+                asked = {site.name for site in self.topology().sites} - self._away()
+                raise UnknownJob(job_id, sorted(asked))
+            await asyncio.sleep(0.05)
+
+    def _access(self, site: str) -> SiteAccess:
+        return self._runner if site == self.name else self.ways.to(site)
+
+    def _job_changed(self, state: JobState) -> None:
+        """Tell the others how a job stands; learn from it when it has ended."""
+        results = tuple(key for key, copies in state.results().items() if copies)
+        news = (state.status, results if state.over else ())
+        if self._summaries.get(state.job) != news:
+            self._summaries[state.job] = news
+            self.records.add(
+                JobSummary(
+                    id=state.job,
+                    status=state.status,
+                    user=state.user,
+                    tags=state.tags,
+                    coordinator=self.name,
+                    created=state.created,
+                    updated=state.updated,
+                    error=state.error,
+                    results=state.plan.outputs,
+                )
+            )
+        if state.over:
+            self._summaries.pop(state.job, None)
+            self._learn(state)
+
+    def _learn(self, state: JobState) -> None:
+        try:
+            for seen in observe.observations(state.plan, list(state.stored.values())):
+                name = f"pace:{seen.operation}:{seen.site}"
+                self.records.put(
+                    "measurement",
+                    name,
+                    observe.fold(self.records.get("measurement", name, self.name), seen),
+                )
+            links = {(link.source, link.target): link for link in self.records.links()}
+            for crossed in state.crossed:
+                known = links.get((crossed.source, crossed.target))
+                link = observe.link_of(crossed, known, self._clock())
+                if link is not None:
+                    self.records.add(link)
+        except Exception:  # learning is a kindness; a job must not fail of it
+            log.exception("nothing_learned", job=state.job)
+
+    @property
+    def cache(self) -> Path:
+        """Where copies for this account's own reading lie."""
+        return self.state_dir / "cache"
+
+
+def _view_of_summary(summary: JobSummary) -> JobView:
+    return JobView(
+        id=summary.id,
+        status=summary.status,  # type: ignore[arg-type]
+        user=summary.user,
+        tags=summary.tags,
+        coordinator=summary.coordinator,
+        created=summary.created,
+        updated=summary.updated,
+        outputs=summary.results,
+        error=summary.error,
+    )
+
+
+def _hearsay(summary: JobSummary, reason: str) -> JobView:
+    """A job whose coordinator does not answer: an end stays an end, all else is not known."""
+    view = _view_of_summary(summary)
+    if summary.status in ENDS:
+        return view
+    return replace(view, status="unknown", message=f"last heard: {summary.status}; {reason}")

@@ -1,0 +1,103 @@
+"""Ways: how this participant reaches the agents of other sites, and which token it shows there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dataflow.client import AgentClient
+from dataflow.config import Federation
+from dataflow.errors import ConfigError, SiteUnreachable
+from dataflow.sites import Site, Topology
+from dataflow.storage import credentials as secrets
+
+
+class Ways:
+    """Clients of other agents, one per address; for one event loop.
+
+    A token is shown only at an address for which this participant's own site file, its own
+    credentials file or its administrator names it. What other sites say may bring us to an
+    address, never make us show a token there.
+
+    Parameters
+    ----------
+    federation
+        Whose peers have addresses and names of credentials.
+    caller
+        Who we are, for the others' ledgers.
+    topology
+        The world as it is known now.
+    """
+
+    def __init__(
+        self, federation: Federation, caller: str, topology: Callable[[], Topology]
+    ) -> None:
+        self._caller, self._topology = caller, topology
+        self._named = {peer.address.rstrip("/"): peer.credentials for peer in federation.peers}
+        self._by_site = {peer.site: peer.address for peer in federation.peers if peer.site}
+        self._clients: dict[tuple[str, str], AgentClient] = {}
+
+    def check(self) -> None:
+        """Resolve every credential that the site file names.
+
+        Raises
+        ------
+        ConfigError
+            If one is not there, before anything is asked of anybody.
+        """
+        for name in self._named.values():
+            secrets.resolve(name)
+
+    def allow(self, address: str, credentials: str | None) -> None:
+        """Show this token at this address from now on; an administrator's word."""
+        secrets.resolve(credentials)
+        self._named[address.rstrip("/")] = credentials
+        for place in [place for place in self._clients if place[0] == address.rstrip("/")]:
+            del self._clients[place]
+
+    def at(self, address: str, credentials: str | None = None) -> AgentClient:
+        """The client for an address; ``credentials`` as others suggest it is not used."""
+        del credentials
+        return self._client(address.rstrip("/"), "")
+
+    def to(self, site: str) -> AgentClient:
+        """The client for a site's agent.
+
+        Raises
+        ------
+        SiteUnreachable
+            If nobody has told us where it answers.
+        """
+        record = self._topology().site_by_name.get(site)
+        address = (record.address if record else None) or self._by_site.get(site)
+        if not address:
+            raise SiteUnreachable(site, "it is not known where its agent answers")
+        try:
+            return self._client(address.rstrip("/"), site)
+        except ConfigError as error:
+            raise SiteUnreachable(site, str(error)) from error
+
+    def _client(self, address: str, site: str) -> AgentClient:
+        client = self._clients.get((address, site))
+        if client is None:
+            record = Site(name=site or address, address=address)
+            client = AgentClient(record, self._token(address), caller=self._caller)
+            self._clients[address, site] = client
+        return client
+
+    async def close(self) -> None:
+        """Give up all connections."""
+        for client in self._clients.values():
+            await client.close()
+        self._clients.clear()
+
+    def _token(self, address: str) -> str | None:
+        if address in self._named:
+            name = self._named[address]
+            found = secrets.resolve(name)
+        else:
+            name, found = address, secrets.for_address(address)
+        if not found:
+            return None
+        if "token" not in found:
+            raise ConfigError(f"the credential {name!r} has no field 'token'")
+        return found["token"]

@@ -1,0 +1,9 @@
+"""The notebook's handle: connect, plan, submit, look. Synchronous; what it wires is below."""
+
+from __future__ import annotations
+
+from dataflow.session.connect import connect, job
+from dataflow.session.job import Job
+from dataflow.session.session import Session
+
+__all__ = ["Job", "Session", "connect", "job"]

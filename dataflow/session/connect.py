@@ -1,0 +1,100 @@
+"""Connect: from a site file, or nothing at all, to a session."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dataflow.config import Backend, Federation, read_settings, read_site_file, state_directory
+from dataflow.errors import ConfigError
+from dataflow.sites import Site
+from dataflow.stores import Store
+
+if TYPE_CHECKING:
+    from dataflow.session.job import Job
+    from dataflow.session.session import Session
+
+#: Name of the one site there is when nothing was configured.
+LOCAL = "local"
+
+_latest: list[weakref.ref[Session]] = []
+
+
+def connect(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    state: str | os.PathLike[str] | None = None,
+    user: str | None = None,
+) -> Session:
+    """Connect to a federation, or make this machine a site of its own.
+
+    Parameters
+    ----------
+    path
+        A site file. Default: the setting ``site_file`` (``DATAFLOW_SITE_FILE``); without one this
+        machine is one site with local Dask workers and a file store.
+    state
+        Directory for catalog and journal; default by the site file or ``DATAFLOW_STATE_DIR``.
+    user
+        In whose name; default the account's.
+
+    Raises
+    ------
+    ConfigError
+        If the file is wrong, or names a credential that does not exist.
+
+    Examples
+    --------
+    >>> session = connect()                             # doctest: +SKIP
+    >>> session = connect("sites.yaml", user="anna")    # doctest: +SKIP
+    """
+    from dataflow.session.session import Session
+
+    settings = read_settings()
+    path = path if path is not None else settings.site_file
+    if path is not None:
+        federation = read_site_file(path)
+        if not federation.sites and not federation.peers:
+            raise ConfigError("names no site: say site:, sites: or peers:", str(path))
+        if state is not None:
+            federation = replace(federation, state=Path(state).absolute())
+    else:
+        federation = this_machine(Path(state).absolute() if state else state_directory() / LOCAL)
+    if user is not None:
+        settings = replace(settings, user=user)
+    session = Session(federation, settings)
+    _latest[:] = [weakref.ref(session)]
+    return session
+
+
+def this_machine(state: Path) -> Federation:
+    """A federation of one site: this machine, half of its cores, a file store below ``state``."""
+    import psutil
+
+    workers = max(1, min(4, (os.cpu_count() or 2) // 2))
+    memory = int(psutil.virtual_memory().total * 0.6 / workers)
+    site = Site(name=LOCAL, workers=workers, memory=memory)
+    return Federation(
+        sites=(site,),
+        stores=(Store(name="results", site=LOCAL, url=(state / "results").as_uri()),),
+        me=LOCAL,
+        state=state,
+        backend=Backend(workers=workers, memory=memory),
+    )
+
+
+def job(id: str) -> Job:
+    """A job by its id, through the latest session (one is connected if there is none).
+
+    Raises
+    ------
+    UnknownJob
+        If nobody has heard of it.
+    """
+    session = _latest[0]() if _latest else None
+    if session is None or session.closed:
+        session = connect()
+    return session.job(id)

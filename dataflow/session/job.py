@@ -1,0 +1,185 @@
+"""Job: the notebook's handle on a run; it holds nothing that would be lost with the kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dataflow import _html
+from dataflow.datasets import Dataset
+from dataflow.errors import DataflowError, SiteUnreachable, from_document
+from dataflow.execution.events import Event, JobCreated, JobStatus
+from dataflow.execution.state import JobState, apply, begin, replay
+from dataflow.execution.view import JobView, view_of
+from dataflow.placement.plan import Plan
+from dataflow.session.listings import Ledger
+
+if TYPE_CHECKING:
+    from dataflow.session.session import Session
+
+#: Longest question (s) to the coordinator, and how long it may be silent while we wait.
+POLL_SECONDS = 15.0
+PATIENCE = 60.0
+
+
+class Job:
+    """One run of a plan, wherever it is coordinated.
+
+    Made by ``session.submit``, or found again by ``session.job(id)``.
+    """
+
+    def __init__(self, session: Session, id: str, created: JobCreated | None = None) -> None:
+        self.id = id
+        self._session = session
+        self._state: JobState | None = None if created is None else begin(created)
+        self._seen = 0 if created is None else 1
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    def view(self) -> JobView:
+        """How it stands now, by the word of its coordinator."""
+        return self._session._run(self._session._participant.job(self.id))
+
+    @property
+    def status(self) -> JobStatus:
+        """``created``, ``queued``, ``running``, ``suspended``, ``done``, ``failed`` …"""
+        if self._state is not None and self._state.over:
+            return self._state.status
+        return self.view().status
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that it follows now; another than submitted, if a site was lost."""
+        return self._refreshed().plan
+
+    def events(self, since: int = 0) -> Sequence[Event]:
+        """Its journal."""
+        return self._session._run(self._session._participant.job_events(self.id, since, 0.0))
+
+    def ledger(self) -> Ledger:
+        """What crossed links, beside what was predicted."""
+        return Ledger(self._session._run(self._session._participant.ledger(self.id)))
+
+    # --- waiting ---------------------------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None) -> JobStatus:
+        """Wait for the end, good or bad; the status.
+
+        Raises
+        ------
+        TimeoutError
+            If it has not ended within ``timeout`` seconds; it goes on.
+        SiteUnreachable
+            If its coordinator does not answer for a minute; the job goes on when it is back.
+        """
+        return self._session._run(self._wait(timeout))
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What it computed; a list if several results were asked for.
+
+        Lazy xarray objects over the stored Zarr; tables as DataFrames, files as paths.
+
+        Raises
+        ------
+        DataflowError
+            The error that ended the job, if it did not end well.
+        TimeoutError
+            If it has not ended within ``timeout`` seconds.
+        """
+        self.wait(timeout)
+        state = self._refreshed()
+        if state.error is not None:
+            raise from_document(state.error)
+        values = [self._open(state, key) for key in state.plan.outputs]
+        return values[0] if len(values) == 1 else values
+
+    def cancel(self) -> None:
+        """Stop it; what is stored stays."""
+        self._ask("cancel")
+
+    def suspend(self) -> None:
+        """Begin nothing new; what runs may end."""
+        self._ask("suspend")
+
+    def resume(self) -> None:
+        """Go on after :meth:`suspend`."""
+        self._ask("resume")
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _ask(self, what: Any) -> None:
+        session = self._session
+        session._run(session._participant.ask(self.id, what, session.user))
+
+    def _open(self, state: JobState, key: str) -> Any:
+        session = self._session
+        stored = next((s for (k, _), s in state.stored.items() if k == key), None)
+        snapshot = session._participant.snapshot()
+        dataset: Dataset | None = stored.dataset if stored is not None else None
+        if dataset is None:
+            dataset = state.plan.sources.get(key) or snapshot.resolve(key)
+        copies = list(dict.fromkeys([*state.results()[key], *snapshot.replicas_of(key)]))
+        return session._read(dataset, copies, job=self.id)
+
+    def _refreshed(self) -> JobState:
+        if self._state is None or not self._state.over:
+            self._session._run(self._follow(0.0))
+        assert self._state is not None
+        return self._state
+
+    async def _follow(self, wait: float) -> None:
+        """Take in the events since the last time; waits up to ``wait`` s for the first."""
+        participant = self._session._participant
+        events = await participant.job_events(self.id, self._seen, wait)
+        if self._state is None and events:
+            self._state = replay(events)
+        else:
+            for event in events:
+                assert self._state is not None
+                self._state = apply(self._state, event)
+        self._seen += len(events)
+
+    async def _wait(self, timeout: float | None) -> JobStatus:
+        end = None if timeout is None else time.monotonic() + timeout
+        heard = time.monotonic()
+        while self._state is None or not self._state.over:
+            rest = POLL_SECONDS if end is None else end - time.monotonic()
+            if rest <= 0:
+                status = self._state.status if self._state is not None else "unknown"
+                raise TimeoutError(f"job {self.id} is {status} after {timeout:g} s; it goes on")
+            try:
+                await self._follow(min(rest, POLL_SECONDS))
+                heard = time.monotonic()
+            except SiteUnreachable:
+                if time.monotonic() - heard > PATIENCE:
+                    raise
+                await asyncio.sleep(min(0.3, max(rest, 0.0)))
+        return self._state.status
+
+    # --- showing ---------------------------------------------------------------------------------
+
+    def _shown(self) -> JobView:
+        if self._state is not None and self._state.over:
+            return view_of(self._state, "")
+        try:
+            return self.view()
+        except DataflowError as error:
+            return JobView(id=self.id, status="unknown", message=str(error))
+
+    def __repr__(self) -> str:
+        view = self._shown()
+        units = f", {view.done} of {view.total} units" if view.total else ""
+        return f"<Job {self.id} {view.status}{units}{f': {view.message}' if view.message else ''}>"
+
+    def _repr_html_(self) -> str:
+        view = self._shown()
+        rows = [("status", view.status), ("units", f"{view.done} of {view.total}")]
+        if view.coordinator:
+            rows.append(("coordinator", view.coordinator))
+        rows += [("tag", f"{name} = {value}") for name, value in sorted(view.tags.items())]
+        rows += [("result", label) for label in view.results]
+        if view.message:
+            rows.append(("message", view.message))
+        return _html.block(_html.table(("job", self.id), rows)).text

@@ -1,0 +1,87 @@
+"""Reading: a copy anywhere as an object in this process; only what is touched travels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from dataflow.catalog.entries import replica_id
+from dataflow.datasets import Dataset, Replica
+from dataflow.errors import ConfigError, UnknownDataset
+from dataflow.participant import Participant
+from dataflow.session.loop import LoopThread
+from dataflow.storage.credentials import resolve
+from dataflow.storage.manifest import ONE_FILE, replica_of
+from dataflow.storage.open import split
+from dataflow.storage.read import open_data
+from dataflow.storage.transfer import copy
+from dataflow.stores import store_for
+
+#: Tables below this size (bytes in memory) are given as pandas, larger ones as Dask DataFrames.
+SMALL_TABLE = 64 * 2**20
+
+
+def read(
+    participant: Participant,
+    loop: LoopThread,
+    dataset: Dataset,
+    copies: Sequence[Replica],
+    *,
+    job: str = "",
+    lazy: bool = True,
+) -> Any:
+    """Open the nearest of several copies.
+
+    Arrays of other sites are read lazily through their agent; tables and files are fetched first,
+    into a cache of this account, where the next reader finds them.
+
+    Raises
+    ------
+    UnknownDataset
+        If there is no copy.
+    SiteUnreachable
+        If no site that holds one answers.
+    """
+    if dataset.kind == "table" and dataset.extent.nbytes <= SMALL_TABLE:
+        lazy = False
+    away = participant.topology().away
+    ranked = sorted(copies, key=lambda r: (r.site != participant.name, r.site in away))
+    if not ranked:
+        raise UnknownDataset(dataset.name)
+    replica = ranked[0]
+    if replica.site == participant.name:
+        store = store_for(replica.url, participant.topology().stores_at(replica.site))
+        credentials = resolve(store.credentials) if store is not None else {}
+        options = store.options if store is not None else ()
+        return open_data(
+            replica, kind=dataset.kind, credentials=credentials, options=options, lazy=lazy
+        )
+    client = participant.ways.to(replica.site)
+    try:
+        url = client.data_url(replica_id(replica))
+    except ConfigError:  # a Unix socket, which the libraries that read arrays cannot be sent to
+        url = ""
+    if dataset.kind in ("table", "files") or not url:
+        replica = loop.run(_fetch(participant, dataset, replica, job))
+        return open_data(replica, kind=dataset.kind, lazy=lazy)
+    if replica.format in ONE_FILE:
+        url = f"{url}/{split(replica.url)[1]}"
+    there = replace(replica, url=url)
+    return open_data(there, kind=dataset.kind, headers=client.headers(job), lazy=lazy)
+
+
+async def _fetch(participant: Participant, dataset: Dataset, replica: Replica, job: str) -> Replica:
+    participant.cache.mkdir(parents=True, exist_ok=True)
+    manifest = await copy(
+        participant.ways.to(replica.site).source(replica_id(replica), job=job),
+        root=participant.cache.as_uri(),
+        key=replica.key,
+        attempt="fetched",
+        provenance={},
+        kind=dataset.kind,
+        format=replica.format,
+        extent=dataset.extent,
+        variable=replica.variable,
+    )
+    return replica_of(manifest, participant.name, "cache")

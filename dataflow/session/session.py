@@ -1,0 +1,425 @@
+"""Session: the synchronous face of a participant, for one user."""
+
+from __future__ import annotations
+
+import atexit
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dataflow.catalog.listing import Listing
+from dataflow.config import Federation, Settings
+from dataflow.datasets import Dataset, Replica
+from dataflow.errors import ConfigError, DataflowError, SiteUnreachable
+from dataflow.execution.code import pack
+from dataflow.execution.events import JobCreated
+from dataflow.execution.trial import try_promise
+from dataflow.graph.graph import Graph, merge, of_dataset
+from dataflow.graph.keys import digest
+from dataflow.graph.operation import Functions, Step
+from dataflow.participant import Participant
+from dataflow.placement.make import relied_upon
+from dataflow.placement.plan import Keep, Plan
+from dataflow.placement.solve import Rule
+from dataflow.session import reading
+from dataflow.session.job import Job
+from dataflow.session.listings import Jobs, Ledger
+from dataflow.session.loop import LoopThread
+from dataflow.sites import Site, Topology
+
+#: Seconds that connecting waits for sites that do not answer, and registering for the news of it.
+SETTLE_SECONDS = 5.0
+NEWS_SECONDS = 10.0
+
+Planned = Graph | Sequence[Graph]
+
+
+class Session:
+    """A federation, as one user sees it from one notebook.
+
+    Made by :func:`dataflow.connect`; ``session["name"]`` is a dataset to build graphs on.
+    """
+
+    def __init__(self, federation: Federation, settings: Settings) -> None:
+        self.user = settings.user
+        self._settings = settings
+        self._functions: dict[str, Functions] = {}
+        self._payloads: dict[str, bytes] = {}
+        self._tried: dict[str, str] = {}
+        self.closed = False
+        self._loop = LoopThread()
+        try:
+            self._participant = self._run(_started(federation, settings))
+        except BaseException:
+            self._loop.close()
+            raise
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """Disconnect; jobs at other sites go on. Harmless when repeated."""
+        if self.closed:
+            return
+        self.closed = True
+        atexit.unregister(self.close)
+        try:
+            self._run(self._participant.close())
+        finally:
+            self._loop.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, work: Any) -> Any:
+        return self._loop.run(work)
+
+    # --- what there is ---------------------------------------------------------------------------
+
+    def topology(self) -> Topology:
+        """Sites, stores and links as known now; ``away`` are the sites that do not answer."""
+        return self._participant.topology()
+
+    def sites(self) -> list[Site]:
+        """All sites."""
+        return list(self.topology().sites)
+
+    def datasets(self, *, job: str | None = None, **asked: Any) -> Listing:
+        """Datasets anywhere in the federation.
+
+        Parameters
+        ----------
+        job
+            Only what this job made.
+        **asked
+            ``tags``, ``owner``, ``name``, ``kind``, ``shape``, ``dims``, ``dtype``, ``site``,
+            ``text``; see :func:`dataflow.catalog.search.matches`.
+        """
+        snapshot = self._participant.snapshot()
+        found: Iterable[Dataset] = snapshot.search(**asked)
+        if job is not None:
+            found = [d for d in found if d.lineage is not None and d.lineage.job == job]
+        return Listing(found, snapshot)
+
+    def __getitem__(self, name: str) -> Graph:
+        """A dataset to build on, by name, ``site/name``, id or key.
+
+        Raises
+        ------
+        UnknownDataset, AmbiguousDataset
+            With what to do about it.
+        """
+        return of_dataset(self._participant.snapshot().resolve(name))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._participant.snapshot()
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return self._participant.snapshot().names()
+
+    def open(self, name: str, *, lazy: bool = True) -> Any:
+        """Read a dataset into this process; what is touched travels."""
+        snapshot = self._participant.snapshot()
+        dataset = snapshot.resolve(name)
+        return self._read(dataset, snapshot.replicas_of(dataset), lazy=lazy)
+
+    def dashboard(self, site: str | None = None) -> str | None:
+        """URL of the page of a site's Dask scheduler, on that site's own machine."""
+        if site is None or site == self._participant.name:
+            return self._participant.dashboard()
+        hello = self._run(self._participant.ways.to(site).hello())
+        found = hello.get("dashboard")
+        return None if found is None else str(found)
+
+    # --- datasets --------------------------------------------------------------------------------
+
+    def register(
+        self,
+        url: str | Path,
+        *,
+        name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        variable: str | None = None,
+        site: str | None = None,
+        replica_of: str | None = None,
+    ) -> Dataset:
+        """Make a dataset of data that stays where it is; only its header is read.
+
+        Parameters
+        ----------
+        url
+            A path, ``file:///…`` or ``s3://bucket/…``, as the site sees it.
+        name
+            Unique at its site; default the file's name without its ending.
+        variable
+            One array of a file that holds several.
+        site
+            Where it lies; default this machine.
+        replica_of
+            A dataset of which this is another copy.
+
+        Raises
+        ------
+        UnreadableDataset
+            If nothing is there that can be read.
+        CatalogError
+            If the name is taken by other data.
+        """
+        asked: dict[str, Any] = {
+            "name": name,
+            "tags": dict(tags or {}),
+            "variable": variable,
+            "owner": self.user,
+            "replica_of": replica_of,
+        }
+        here = self._participant.federation.me
+        site = site or here
+        if site is None:
+            names = ", ".join(sorted(record.name for record in self.sites()))
+            raise ConfigError(f"say where the data lies, with site=: {names or 'no site is known'}")
+        if site == here:
+            dataset: Dataset = self._run(self._participant.register(_url(url), **asked))
+            return dataset
+        return self._run(self._register_at(site, str(url), asked))  # type: ignore[no-any-return]
+
+    async def _register_at(self, site: str, url: str, asked: dict[str, Any]) -> Dataset:
+        participant = self._participant
+        dataset = await participant.ways.to(site).register(url, **asked)
+        await participant.see(site, dataset, NEWS_SECONDS)
+        return dataset
+
+    def _read(
+        self, dataset: Dataset, copies: Sequence[Replica], *, job: str = "", lazy: bool = True
+    ) -> Any:
+        return reading.read(self._participant, self._loop, dataset, copies, job=job, lazy=lazy)
+
+    # --- plans -----------------------------------------------------------------------------------
+
+    def plan(
+        self,
+        graph: Planned,
+        *,
+        scope: Mapping[str, str] | None = None,
+        without: Mapping[str, str] | Sequence[str] | None = None,
+        result_at: str | None = None,
+        keep: Keep | None = None,
+        rule: Rule = "cheapest",
+        reuse: bool = True,
+    ) -> Plan:
+        """Where each step of a graph would run, what would move, and what it would cost.
+
+        Runs nothing of it. Promises of linearity that the plan relies upon are tried on a small
+        sample of random values in this process first.
+
+        Parameters
+        ----------
+        graph
+            One graph, or several to be planned together.
+        scope
+            Label, operation or role → site where it must run.
+        without
+            Sites that must not be used (with a reason each, if a mapping).
+        result_at
+            Site at which the results must end; default where they are computed. ``"here"`` is this
+            session's own site.
+        keep
+            ``"all"`` stores every step, not only results.
+        rule
+            Where the parts of split steps are put together: ``cheapest``, ``largest-input``,
+            ``largest-intermediate`` or ``random``.
+        reuse
+            ``False`` computes again what is stored already.
+
+        Raises
+        ------
+        PlacementError
+            If no plan is possible, and why.
+        NotLinear
+            If a promise is not kept.
+        """
+        whole = graph if isinstance(graph, Graph) else merge(graph)
+        plan = self._participant.plan(
+            whole,
+            scope=scope,
+            excluded=_reasons(without),
+            result_at=self._place(self._settings.result_at if result_at is None else result_at),
+            keep=keep or self._settings.keep,
+            rule=rule,
+            reuse=reuse,
+        )
+        self._functions.update(whole.functions)
+        notes = [self._try(step, plan) for step in relied_upon(plan)]
+        return replace(plan, notes=(*plan.notes, *(note for note in notes if note)))
+
+    def _place(self, result_at: str) -> str:
+        if result_at != "here":
+            return result_at
+        here = self._participant.federation.me
+        if here is None:
+            raise ConfigError("result_at='here': this session has no site of its own")
+        return here
+
+    def _try(self, step: Step, plan: Plan) -> str:
+        """Try a promise once; the reason if it cannot be tried."""
+        functions = self._functions.get(step.operation.code)
+        if functions is None:
+            return f"the promise of {step.label} was not tried here: its code is elsewhere"
+        extents = {key: plan.extents[key] for key in step.inputs}
+        shapes = [str(extents[key].variables) for key in step.inputs]
+        token = digest([step.operation.code, step.parameters, step.slots, step.pieces, shapes])
+        if token not in self._tried:
+            self._tried[token] = try_promise(step, functions, extents)
+        reason = self._tried[token]
+        return f"the promise of {step.label} is taken at its word: {reason}" if reason else ""
+
+    # --- jobs ------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        plan: Plan | Planned,
+        *,
+        tags: Mapping[str, str] | None = None,
+        retries: int | None = None,
+        time_limit: float | None = None,
+        coordinator: str | None = None,
+    ) -> Job:
+        """Run a plan (or plan a graph, and run that); returns at once.
+
+        The job is kept by the first site of the site file that answers, and goes on without this
+        process; only where there is no such site, or the plan uses this process's own site, is it
+        kept here, and goes on at the next ``connect`` if it was not done.
+
+        Parameters
+        ----------
+        tags
+            To find job and results by.
+        retries
+            Attempts after the first for what is nobody's code's fault; default 1.
+        time_limit
+            Seconds after which the job is ended.
+        coordinator
+            Site that keeps the job, instead.
+
+        Raises
+        ------
+        SiteUnreachable
+            If no site that could keep the job answers.
+        """
+        planned = plan if isinstance(plan, Plan) else self.plan(plan)
+        settings = self._settings
+        created = JobCreated(
+            job=secrets.token_hex(8),
+            plan=planned,
+            user=self.user,
+            tags={str(name): str(value) for name, value in (tags or {}).items()},
+            retries=settings.retries if retries is None else retries,
+            time_limit=settings.time_limit if time_limit is None else time_limit,
+            time=time.time(),
+        )
+        payloads = self._payloads_of(planned)
+        self._run(self._submit(created, payloads, coordinator))
+        return Job(self, created.job, created)
+
+    async def _submit(
+        self, created: JobCreated, payloads: Mapping[str, bytes], coordinator: str | None
+    ) -> None:
+        participant = self._participant
+        last: DataflowError | None = None
+        for site in self._keepers(created.plan, coordinator):
+            try:
+                if site == participant.name:
+                    await participant.submit(created, payloads)
+                else:
+                    await participant.ways.to(site).submit(created, payloads)
+                return
+            except SiteUnreachable as error:
+                last = error
+        raise last or SiteUnreachable("the federation", "no site answers that could keep the job")
+
+    def _keepers(self, plan: Plan, coordinator: str | None) -> list[str]:
+        """Sites that may keep the job, in order."""
+        participant = self._participant
+        if coordinator is not None:
+            return [coordinator]
+        here = participant.federation.me
+        used = {part.site for part in plan.segments} | {t.target for t in plan.transfers}
+        if here is not None and (here in used or not participant.federation.peers):
+            return [here]
+        topology = participant.topology()
+        named = [peer.site for peer in participant.federation.peers if peer.site]
+        names = [*named, *(s.name for s in topology.sites if s.name not in named)]
+        sites = topology.site_by_name
+        fit = [n for n in names if n not in topology.away and n in sites and n != here]
+        return [n for n in fit if sites[n].trust == "lab"] + ([here] if here is not None else [])
+
+    def _payloads_of(self, plan: Plan) -> dict[str, bytes]:
+        codes = {
+            s.operation.code for s in (*plan.steps, *plan.originals) if not s.operation.command
+        }
+        for code in codes - set(self._payloads):
+            functions = self._functions.get(code)
+            if functions is not None:
+                self._payloads[code] = pack(functions)
+        return {code: self._payloads[code] for code in codes if code in self._payloads}
+
+    def job(self, id: str) -> Job:
+        """A job of any site, by id.
+
+        Raises
+        ------
+        UnknownJob
+            If nobody has heard of it.
+        """
+        self._run(self._participant.job(id))
+        return Job(self, id)
+
+    def jobs(self, *, tags: Mapping[str, str] | None = None, status: str | None = None) -> Jobs:
+        """Jobs of the federation, newest first."""
+        wanted = (tags or {}).items()
+        return Jobs(
+            view
+            for view in self._run(self._participant.jobs())
+            if all(view.tags.get(name) == value for name, value in wanted)
+            and (status is None or view.status == status)
+        )
+
+    def ledger(self, job: str | None = None) -> Ledger:
+        """What crossed links for a job; without one, what this site handed out."""
+        return Ledger(self._run(self._participant.ledger(job)))
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return "<Session closed>"
+        topology = self.topology()
+        here = len(topology.sites) - len(topology.away & set(topology.site_by_name))
+        return f"<Session of {self.user}: {here} of {len(topology.sites)} sites answer>"
+
+
+async def _started(federation: Federation, settings: Settings) -> Participant:
+    participant = Participant(federation, period=settings.sync_period)
+    try:
+        await participant.start()
+        await participant.sync.settle(SETTLE_SECONDS)
+    except BaseException:
+        await participant.close()
+        raise
+    return participant
+
+
+def _url(url: str | Path) -> str:
+    """A path as a URL; URLs stay as they are."""
+    text = str(url)
+    return text if "://" in text else Path(text).expanduser().absolute().as_uri()
+
+
+def _reasons(without: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:
+    if without is None:
+        return {}
+    if isinstance(without, Mapping):
+        return dict(without)
+    names = [without] if isinstance(without, str) else without
+    return dict.fromkeys(names, "the user says: without it")
