@@ -1,0 +1,164 @@
+"""Workers as processes of this machine, reachable over the loopback interface only."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import multiprocessing.spawn
+import threading
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+#: What every worker imports while it starts, so that the first task does not have to.
+IMPORTS = ("xarray", "zarr", "obstore", "dataflow.storage.results", "dataflow.execution.to_dask")
+
+#: Time (s) for a worker to end by itself before it is killed.
+GRACE = 0.5
+
+_LOOPBACK = "127.0.0.1"
+_WORKER_PROCESS = "Dask Worker process"
+
+
+class LocalBackend:
+    """A :class:`~dataflow.backends.base.Backend` of processes on this machine.
+
+    Parameters
+    ----------
+    workers, threads, memory
+        Processes, threads of each, and bytes of memory that each may use before it is ended.
+    directory
+        Where workers keep what does not fit into memory.
+    """
+
+    def __init__(self, *, workers: int, threads: int, memory: int, directory: Path) -> None:
+        self.workers, self.threads, self.memory = workers, threads, memory
+        self.directory = directory
+        self._cluster: Any = None
+        self._client: Any = None
+        self._starting: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def start(self) -> None:
+        """Start the workers, unless they run."""
+        await self.client()
+
+    async def client(self) -> Any:
+        """An asynchronous client of the running scheduler; see the protocol."""
+        if not self._alive():
+            if self._closed:
+                raise RuntimeError("this backend is closed")
+            if self._starting is None:
+                self._starting = asyncio.create_task(self._begin())
+                self._starting.add_done_callback(self._started)
+            # Whoever waits may be cancelled; a half-started cluster would be left behind.
+            await asyncio.shield(self._starting)
+        return self._client
+
+    @property
+    def dashboard(self) -> str | None:
+        """Address of the scheduler's pages, which other machines cannot reach."""
+        if not self._alive():
+            return None
+        return f"http://{_LOOPBACK}:{self._cluster.scheduler.http_server.port}"
+
+    async def stop_worker(self, address: str) -> None:
+        """End one worker process; its nanny starts another."""
+        if not self._alive():
+            return
+        nanny = next(
+            (one for one in self._cluster.workers.values() if one.worker_address == address), None
+        )
+        if nanny is None:
+            return
+        log.info("worker-stopped", address=address)
+        # Announced, or Dask would count this against all the other tasks that the worker had.
+        await self._cluster.scheduler.remove_worker(
+            address, stimulus_id="dataflow-stop-worker", expected=True, close=False
+        )
+        await nanny.kill(timeout=GRACE, reason="dataflow-stop-worker")
+
+    async def close(self) -> None:
+        """End all workers; nothing can be run afterwards."""
+        self._closed = True
+        if self._starting is not None:
+            await asyncio.wait({self._starting})
+        await self._end()
+
+    def __repr__(self) -> str:
+        state = "running" if self._alive() else "not running"
+        return f"<LocalBackend {self.workers} x {self.threads} threads, {state}>"
+
+    def _alive(self) -> bool:
+        if self._cluster is None or self._client is None:
+            return False
+        running = (self._cluster.status, self._cluster.scheduler.status)
+        return all(s.name == "running" for s in running) and self._client.status == "running"
+
+    async def _begin(self) -> None:
+        await self._end()
+        # Takes a second the first time, in which the event loop has better things to do.
+        distributed = await asyncio.to_thread(importlib.import_module, "distributed")
+        _leave_main_alone()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._cluster = await distributed.LocalCluster(
+            n_workers=self.workers,
+            threads_per_worker=self.threads,
+            memory_limit=self.memory,
+            processes=True,
+            asynchronous=True,
+            host=_LOOPBACK,
+            dashboard_address=f"{_LOOPBACK}:0",
+            local_directory=str(self.directory),
+            preload=list(IMPORTS),
+            silence_logs=logging.CRITICAL,
+            # Who may fail how often is the driver's decision, which knows what a task means.
+            scheduler_kwargs={"allowed_failures": 0},
+        )
+        self._client = await distributed.Client(
+            self._cluster, asynchronous=True, set_as_default=False
+        )
+        log.info("workers-started", workers=self.workers, threads=self.threads)
+
+    def _started(self, starting: asyncio.Task[None]) -> None:
+        self._starting = None
+        if not starting.cancelled() and starting.exception() is not None:
+            log.warning("workers-not-started", error=str(starting.exception()))
+
+    async def _end(self) -> None:
+        client, cluster = self._client, self._cluster
+        self._client = self._cluster = None
+        if client is not None:
+            await client.close()
+        if cluster is not None:
+            await cluster.close()
+
+
+_patching = threading.Lock()
+
+
+def _leave_main_alone() -> None:
+    """Keep worker processes from importing the program that started them.
+
+    A spawned process imports the main module of its parent first. For a script without
+    ``if __name__ == "__main__"`` that means to run it again, cluster and all. Workers need nothing
+    of it: functions of the main module travel by value.
+    """
+    with _patching:
+        preparation = multiprocessing.spawn.get_preparation_data
+        if getattr(preparation, "leaves_main_alone", False):
+            return
+
+        def prepared(name: str) -> dict[str, object]:
+            data: dict[str, object] = preparation(name)
+            if name.startswith(_WORKER_PROCESS):
+                data.pop("init_main_from_name", None)
+                data.pop("init_main_from_path", None)
+            return data
+
+        prepared.leaves_main_alone = True  # type: ignore[attr-defined]
+        multiprocessing.spawn.get_preparation_data = prepared

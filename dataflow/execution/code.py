@@ -1,0 +1,149 @@
+"""Code of operations on its way to a site: packed where it was written, opened by workers only.
+
+A function that a site cannot be expected to have (of a notebook, of a module beside it) travels by
+value, with the modules beside it that it uses. What is installed, there as here, travels by name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import sysconfig
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+
+import cloudpickle
+
+from dataflow.graph.operation import Functions
+
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+_DIGEST = re.compile(r"[A-Za-z0-9_-]{1,200}")
+
+_registering = threading.Lock()
+
+
+def pack(functions: Functions) -> bytes:
+    """The functions as bytes that :func:`unpack` opens in any process of the same Python."""
+    with _by_value():
+        packed: bytes = cloudpickle.dumps(functions)
+        return packed
+
+
+def unpack(payload: bytes) -> Functions:
+    """The functions in a payload. This runs code of whoever packed it: for workers only."""
+    found = cloudpickle.loads(payload)
+    if not isinstance(found, Functions):
+        raise TypeError(f"the code is a {type(found).__name__}, not functions of an operation")
+    return found
+
+
+@contextmanager
+def _by_value() -> Iterator[None]:
+    """Have modules pickled by value that are neither installed nor part of Python."""
+    with _registering:
+        # Those that the user registered already are not ours to take off again.
+        before = cloudpickle.list_registry_pickle_by_value()
+        ours = [
+            module
+            for name, module in list(sys.modules.items())
+            if isinstance(module, ModuleType)
+            and module.__name__ == name
+            and name not in before
+            and not _is_installed(name)
+        ]
+        for module in ours:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            yield
+        finally:
+            for module in ours:
+                cloudpickle.unregister_pickle_by_value(module)
+
+
+def _is_installed(name: str) -> bool:
+    """Whether a site can be expected to have this module, by the package that it is in."""
+    top = name.partition(".")[0]
+    if top == "dataflow" or top in sys.stdlib_module_names:
+        return True
+    if top == "__main__":
+        return False
+    places = _places(sys.modules.get(top)) or _places(sys.modules.get(name))
+    # A module that is nowhere was made by some library as it went along.
+    return not places or any(_below_installed(place) for place in places)
+
+
+def _places(module: ModuleType | None) -> list[str]:
+    """Where a module lies: its file, or the directories of a package without one."""
+    file = getattr(module, "__file__", None)
+    if file:
+        return [str(file)]
+    try:
+        return [str(path) for path in getattr(module, "__path__", ())]
+    except (AttributeError, KeyError):  # a namespace package whose parent is gone
+        return []
+
+
+def _below_installed(place: str) -> bool:
+    path = Path(place)
+    roots = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")}
+    return not _INSTALLED.isdisjoint(path.parts) or any(
+        root is not None and path.is_relative_to(root) for root in roots
+    )
+
+
+class CodeStore:
+    """Payloads by digest in a directory; the first one of a digest stays.
+
+    Parameters
+    ----------
+    directory
+        Made if it does not exist.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def put(self, digest: str, payload: bytes) -> None:
+        """Keep a payload, unless there is one of this digest."""
+        file = self._file(digest)
+        if file.exists():
+            return
+        written = self.directory / f".{digest}.{uuid.uuid4().hex}"
+        try:
+            with written.open("wb") as opened:
+                opened.write(payload)
+                opened.flush()
+                os.fsync(opened.fileno())
+            # Somebody may have been faster; theirs stays.
+            with suppress(FileExistsError):
+                os.link(written, file)
+        finally:
+            written.unlink(missing_ok=True)
+
+    def get(self, digest: str) -> bytes:
+        """The payload of a digest.
+
+        Raises
+        ------
+        KeyError
+            If it was never handed over.
+        """
+        try:
+            return self._file(digest).read_bytes()
+        except FileNotFoundError:
+            raise KeyError(digest) from None
+
+    def has(self, digests: Sequence[str]) -> list[str]:
+        """Those of ``digests`` that are here."""
+        return [digest for digest in digests if self._file(digest).exists()]
+
+    def _file(self, digest: str) -> Path:
+        if not _DIGEST.fullmatch(digest):
+            raise ValueError(f"{digest!r} is not a digest")
+        return self.directory / digest

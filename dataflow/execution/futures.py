@@ -1,0 +1,151 @@
+"""The Dask futures of one order: waited for, told apart when they fail, and ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from dataflow.errors import WorkerLost
+from dataflow.execution.failures import Broken, broken, is_loss, text_of
+from dataflow.execution.to_dask import Outcome, Work, submit
+
+if TYPE_CHECKING:
+    from dataflow.backends.base import Backend
+
+log = structlog.get_logger(__name__)
+
+#: Seconds that a cancelled task may go on before its worker is ended.
+PATIENCE = 2.0
+
+#: How often it is looked for cancelled tasks that go on; blocks of a task come to light one by one.
+LOOKS = 4
+
+#: Seconds for a worker, or the scheduler, to answer a question.
+ANSWER = 3.0
+
+#: Seconds between two looks whether the cluster is still there.
+LOOK_EVERY = 1.0
+
+
+class Tasks:
+    """Tasks of one order by the key of their step."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self._made: dict[str, Any] = {}
+        self._told: dict[str, Any] = {}
+        self._labels: dict[str, str] = {}
+
+    def add(self, work: Work) -> None:
+        """Submit a step; those that it reads from come before."""
+        step = work.step
+        positions = {
+            source: key
+            for key, source in zip(step.inputs, work.inputs, strict=True)
+            if isinstance(source, int)
+        }
+        earlier = [self._made[positions[position]] for position in sorted(positions)]
+        # The attempt in the name keeps a retry from getting the failure of the first time.
+        name = f"{step.operation.name}-{work.attempt}-{step.key[:16]}"
+        self._labels[name] = step.label
+        self._made[step.key], self._told[step.key] = submit(self.client, work, earlier, key=name)
+
+    async def outcome(self, key: str, site: str) -> Outcome:
+        """What became of a step.
+
+        Raises
+        ------
+        Broken
+            If a worker was lost, or the cluster.
+        """
+        future = self._told[key]
+        getting = asyncio.ensure_future(_result(future))
+        label = self._labels.get(self._made[key].key, key)
+        try:
+            while not (await asyncio.wait({getting}, timeout=LOOK_EVERY))[0]:
+                if future.status == "lost" or self.client.status in ("closed", "closing"):
+                    raise broken(WorkerLost(label, site, "the workers' scheduler ended"), "worker")
+            outcome: Outcome = getting.result()
+            return outcome
+        except Broken:
+            raise
+        except Exception as error:
+            task = getattr(error, "task", None)
+            label = self._labels.get(task, label) if isinstance(task, str) else label
+            reason = "its process ended" if is_loss(error) else text_of(error)
+            raise broken(WorkerLost(label, site, reason), "worker") from error
+        finally:
+            getting.cancel()
+
+    def release(self) -> None:
+        """Let go of all values, so that workers can forget them."""
+        for future in {id(f): f for f in (*self._told.values(), *self._made.values())}.values():
+            future.release()
+
+    async def stop(self) -> Mapping[str, frozenset[str]]:
+        """Cancel what is not done; the tasks that were being run, by the address of the worker."""
+        going = [
+            future
+            for future in {f.key: f for f in (*self._told.values(), *self._made.values())}.values()
+            if not future.done()
+        ]
+        if not going:
+            return {}
+        names = {future.key for future in going}
+        running: dict[str, frozenset[str]] = {}
+        with suppress(Exception):
+            async with asyncio.timeout(ANSWER):
+                processing = await self.client.processing()
+                running = {w: frozenset(names.intersection(ks)) for w, ks in processing.items()}
+                await self.client.cancel(going)
+        return {worker: found for worker, found in running.items() if found}
+
+
+async def end_stuck(backend: Backend, running: Mapping[str, Collection[str]]) -> None:
+    """End workers that still run tasks which were cancelled a while ago.
+
+    A thread cannot be interrupted, so a function that takes an hour would hold its worker for an
+    hour. The blocks that a task waited for end up cancelled a little later than the task itself;
+    hence several looks.
+    """
+    known = {name for names in running.values() for name in names}
+    silent: set[str] = set()
+    for _ in range(LOOKS):
+        await asyncio.sleep(PATIENCE)
+        client = await backend.client()
+        going: dict[str, frozenset[str]] = {}
+        for worker in await client.nthreads():
+            try:
+                async with asyncio.timeout(ANSWER):
+                    found = await client.run(cancelled_tasks, workers=[worker])
+                going[worker] = frozenset(found[worker])
+            except Exception:
+                # It holds the interpreter's lock; that we asked it something is the only sign.
+                if worker in running:
+                    silent.add(worker)
+        stuck = {w for w, names in going.items() if not known.isdisjoint(names)}
+        for worker in stuck | silent:
+            log.info("worker-stuck", worker=worker)
+            await backend.stop_worker(worker)
+        if not any(going.values()) and not silent:
+            return
+        known.update(*going.values())
+        silent.clear()
+
+
+def cancelled_tasks(dask_worker: Any = None) -> list[str]:
+    """Tasks of a worker that are still run though nobody wants them; asked inside the worker."""
+    state = dask_worker.state
+    return [
+        str(task.key)
+        for task in (*state.executing, *state.long_running)
+        if task.state == "cancelled"
+    ]
+
+
+async def _result(future: Any) -> Any:
+    return await future

@@ -1,0 +1,222 @@
+"""SiteRunner: carries out the orders that a site gets, and tells how they go.
+
+An order is accepted at once and runs by itself; whoever follows it gets its reports, in one order,
+however often and from wherever it is asked. Nothing here survives a restart of the process: a driver
+that is told "unknown" sends its order again, and what had been stored is found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from dataflow.backends.base import Backend
+from dataflow.datasets import Replica
+from dataflow.errors import JobCancelled, JobError, SiteRefused, SiteUnreachable
+from dataflow.execution.code import CodeStore
+from dataflow.execution.events import Broke, Ended, Order, Report, SegmentOrder
+from dataflow.execution.failures import Broken, Failure, broken
+from dataflow.execution.segment_run import run_segment
+from dataflow.execution.transfer_run import run_transfer
+from dataflow.execution.workplace import Workplace, as_broken
+from dataflow.sites import Site
+from dataflow.storage.transfer import Source
+from dataflow.stores import Store
+
+log = structlog.get_logger(__name__)
+
+#: How long (s), and how many, ended orders are remembered.
+KEPT_SECONDS = 3600.0
+KEPT_ORDERS = 10_000
+
+
+class _Running:
+    """An order, its reports, and whoever waits for the next one."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.reports: list[Report] = []
+        self.ended = False
+        self.cancelled = False
+        self.work: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+
+    def tell(self, report: Report) -> None:
+        self.reports.append(report)
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def more_than(self, count: int) -> None:
+        while len(self.reports) <= count and not self.ended:
+            await self._news.wait()
+
+
+class SiteRunner:
+    """A :class:`~dataflow.execution.events.SiteAccess` to the site of this process.
+
+    Parameters
+    ----------
+    site
+        Whose orders are carried out.
+    stores
+        The stores there are now; results go to the first of this site that takes them.
+    backend
+        The site's workers. Whoever made it closes it.
+    code
+        Where payloads are kept.
+    source_of
+        Something to copy from, for a replica at another site and the job that wants it.
+    publish
+        Gets the Dataset and Replica records of what was stored, before it is reported.
+    clock
+        Seconds since the epoch.
+    new_attempt
+        A name that nobody else uses for a try at writing results.
+    """
+
+    def __init__(
+        self,
+        *,
+        site: Site,
+        stores: Callable[[], Sequence[Store]],
+        backend: Backend,
+        code: CodeStore,
+        source_of: Callable[[Replica, str], Source],
+        publish: Callable[[Sequence[Any]], None],
+        clock: Callable[[], float],
+        new_attempt: Callable[[], str],
+    ) -> None:
+        self.name = site.name
+        self._clock, self._code = clock, code
+        self._workplace = Workplace(
+            site=site,
+            stores=stores,
+            backend=backend,
+            code=code,
+            source_of=source_of,
+            publish=publish,
+            clock=clock,
+            new_attempt=new_attempt,
+        )
+        self._orders: dict[str, _Running] = {}
+        #: When orders ended, and their ids; oldest first.
+        self._ended: deque[tuple[float, str]] = deque()
+        self._closed = False
+
+    # --- SiteAccess -----------------------------------------------------------------------------
+
+    async def start(self, order: Order) -> None:
+        """Begin an order, or attach to it if its id is known."""
+        if order.id in self._orders:
+            return
+        if self._closed:
+            raise SiteUnreachable(self.name, "it is shutting down")
+        if order.site != self.name:
+            raise SiteRefused(self.name, f"this order is for site {order.site!r}")
+        self._forget()
+        running = self._orders[order.id] = _Running(order)
+        running.work = asyncio.create_task(self._carry_out(running))
+
+    async def follow(self, order: str, since: int, wait: float) -> Sequence[Report]:
+        """Reports number ``since`` and later; waits up to ``wait`` s for the first of them.
+
+        Raises
+        ------
+        KeyError
+            If the order is not known, or ended long ago.
+        """
+        running = self._orders[order]
+        if len(running.reports) <= since and not running.ended and wait > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await running.more_than(since)
+        return tuple(running.reports[since:])
+
+    async def cancel(self, order: str) -> None:
+        """Stop an order; unknown or ended ones are ignored."""
+        running = self._orders.get(order)
+        if running is not None and not running.cancelled and running.work is not None:
+            running.cancelled = True
+            running.work.cancel()
+
+    async def give_code(self, code: str, payload: bytes) -> None:
+        """Keep the payload of an operation; it is never opened here."""
+        await asyncio.to_thread(self._code.put, code, payload)
+
+    async def has_code(self, codes: Sequence[str]) -> Sequence[str]:
+        """Those of ``codes`` that are here."""
+        return await asyncio.to_thread(self._code.has, codes)
+
+    async def close(self) -> None:
+        """Stop all orders; a driver sends them again, here or elsewhere."""
+        self._closed = True
+        works = [running.work for running in self._orders.values() if running.work is not None]
+        for work in works:
+            work.cancel()
+        await asyncio.gather(*works, return_exceptions=True)
+        await self._workplace.close()
+
+    def __repr__(self) -> str:
+        going = sum(not running.ended for running in self._orders.values())
+        return f"<SiteRunner {self.name}: {going} of {len(self._orders)} orders running>"
+
+    # --- one order ------------------------------------------------------------------------------
+
+    async def _carry_out(self, running: _Running) -> None:
+        order, begun = running.order, self._clock()
+        events = log.bind(order=order.id, job=order.job, type=order.type)
+        events.debug("order-started")
+        last: Report
+        try:
+            await self._run(running)
+            last = Ended(seconds=max(self._clock() - begun, 0.0))
+        except Broken as error:
+            last = _broke(error.failure)
+        except asyncio.CancelledError:
+            last = _broke(self._stopped(running).failure)
+        except Exception as error:
+            events.exception("order-failed-unexpectedly")
+            last = _broke(as_broken(error).failure)
+        running.ended = True
+        self._ended.append((self._clock(), order.id))
+        running.tell(last)
+        events.info("order-ended", report=last.type, reports=len(running.reports))
+
+    async def _run(self, running: _Running) -> None:
+        order = running.order
+        if not isinstance(order, SegmentOrder):
+            await run_transfer(order, self._workplace, running.tell)
+            return
+        try:
+            async with asyncio.timeout(order.walltime) as limit:
+                await run_segment(order, self._workplace, running.tell)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            labels = ", ".join(step.label for step in order.steps[:3])
+            raise broken(
+                JobError(
+                    f"{labels} at {self.name!r} was ended by its walltime of {order.walltime:g} s"
+                ),
+                "user",
+            ) from None
+
+    def _stopped(self, running: _Running) -> Broken:
+        if running.cancelled:
+            return broken(JobCancelled(running.order.job), "user")
+        return broken(SiteUnreachable(self.name, "it is shutting down"), "site")
+
+    def _forget(self) -> None:
+        """Drop orders that ended long ago, and the oldest if there are too many."""
+        oldest = self._clock() - KEPT_SECONDS
+        while self._ended and (len(self._ended) > KEPT_ORDERS or self._ended[0][0] < oldest):
+            del self._orders[self._ended.popleft()[1]]
+
+
+def _broke(failure: Failure) -> Broke:
+    return Broke(error=failure.error, fault=failure.fault)

@@ -1,0 +1,407 @@
+"""Steps as Dask tasks: the only maker of them, and what runs inside a worker.
+
+A step is one task, :func:`run_step`. It opens what lies in stores, takes what earlier steps of the
+segment hand it, calls the function and stores the result. Between tasks a small value, or the graph
+of a Dask-backed one, travels as the value of the task.
+
+The process that serves the site never unpickles anything of a user: code goes to the workers as
+bytes, and what comes back to it (:func:`report`) holds records of this package only. Failures are
+values, not exceptions, for the same reason.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dataflow.datasets import Extent, Kind, Replica
+from dataflow.errors import OperationFailed, StorageError, UnreadableDataset, to_document
+from dataflow.execution.code import unpack
+from dataflow.execution.commands import Unwanted, run_command
+from dataflow.execution.failures import Failure, failure_of
+from dataflow.execution.stages import carried, evaluate, is_lazy
+from dataflow.graph.operation import Functions, Step
+from dataflow.storage.manifest import Manifest, replica_of
+from dataflow.storage.open import Options, local_path, object_store, split
+from dataflow.storage.read import open_data
+from dataflow.storage.results import write_result
+from dataflow.storage.transfer import listing_of
+
+#: Up to so many Dask tasks there is nothing to gain from other workers, only a way to go.
+FEW = 6
+
+#: Seconds between two looks whether a step is still wanted while its blocks are computed.
+LOOK_EVERY = 0.5
+
+_PIECE = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lying:
+    """Something that lies in a store of the site: what a step reads."""
+
+    replica: Replica
+    kind: Kind
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+    options: Options = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a step may write: the site's results store."""
+
+    root: str
+    store: str
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+    options: Options = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One step, ready to be run by a worker.
+
+    Attributes
+    ----------
+    payload
+        The packed functions; ``None`` for a command.
+    inputs
+        For each input of the step what lies in a store, or the position of an earlier outcome.
+    extents
+        Of absent arguments.
+    attempt
+        Name under which the result is written.
+    store
+        Whether the result is stored; files always are.
+    keep
+        Whether a later step wants the value.
+    provenance
+        What is to be said about the result, apart from the environment.
+    """
+
+    step: Step
+    site: str
+    attempt: str
+    place: Place
+    inputs: tuple[Lying | int, ...]
+    payload: bytes | None = field(default=None, repr=False)
+    extents: Mapping[str, Extent] = field(default_factory=dict)
+    store: bool = False
+    keep: bool = False
+    provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a step: a value, or a :class:`Lying` result, for later steps; or a failure.
+
+    ``seconds`` is its own run time in the worker.
+    """
+
+    manifest: Manifest | None = None
+    seconds: float = 0.0
+    failure: Failure | None = None
+    value: Any = field(default=None, repr=False)
+
+
+# --- making tasks, in the process of the site --------------------------------------------------
+
+
+def submit(client: Any, work: Work, earlier: Sequence[Any], *, key: str) -> tuple[Any, Any]:
+    """One step as a Dask task.
+
+    Parameters
+    ----------
+    earlier
+        Futures of the outcomes that ``work.inputs`` counts.
+    key
+        Name of the task; a task is never run twice under one name.
+
+    Returns
+    -------
+    tuple
+        The future for later steps, and the future to be awaited here, which is the same one unless
+        the first holds a value.
+    """
+    future = client.submit(run_step, work, *earlier, key=key, pure=False)
+    if not work.keep:
+        return future, future
+    return future, client.submit(report, future, key=f"report-{key}", pure=False)
+
+
+# --- inside a worker ---------------------------------------------------------------------------
+
+
+def run_step(work: Work, *earlier: Outcome) -> Outcome:
+    """Run one step; the body of its Dask task."""
+    for outcome in earlier:
+        if outcome.failure is not None:
+            return Outcome(failure=outcome.failure)
+    started = time.perf_counter()
+    try:
+        with _scratch() as scratch:
+            outcome = _run(work, earlier, scratch)
+    except Unwanted:
+        outcome = Outcome()
+    except BaseException as error:  # SystemExit of a function is no reason for a worker to end
+        outcome = Outcome(failure=_failure(work, error))
+    return replace(outcome, seconds=time.perf_counter() - started)
+
+
+def report(outcome: Outcome) -> Outcome:
+    """An outcome without the value: what the process of the site gets to see."""
+    return replace(outcome, value=None)
+
+
+def _run(work: Work, earlier: Sequence[Outcome], scratch: Callable[[], Path]) -> Outcome:
+    step = work.step
+    given = [
+        source if isinstance(source, Lying) else earlier[source].value for source in work.inputs
+    ]
+    if step.operation.command:
+        paths = [_path(source, scratch) for source in given]
+        value: Any = run_command(step, paths, scratch(), site=work.site, gone=_watch())
+    else:
+        functions = _functions(work)
+        values = [_opened(source, lazy=step.operation.lazy, scratch=scratch) for source in given]
+        value = carried(evaluate(step, functions, values, work.extents))
+    if work.store or _is_files(value):
+        return _stored(work, value)
+    if work.keep:
+        _must_travel(work, value)
+    return Outcome(value=value if work.keep else None)
+
+
+def _stored(work: Work, value: Any) -> Outcome:
+    place = work.place
+    manifest = write_result(
+        value,
+        root=place.root,
+        key=work.step.key,
+        attempt=work.attempt,
+        provenance={**work.provenance, "environment": dict(environment())},
+        credentials=place.credentials,
+        options=place.options,
+        compute=_computed,
+    )
+    if not work.keep:
+        return Outcome(manifest=manifest)
+    if not is_lazy(value) and not _is_files(value):
+        return Outcome(manifest=manifest, value=value)
+    # Read from the store from now on, rather than computed again by whoever uses it.
+    lying = Lying(
+        replica=replica_of(manifest, work.site, place.store),
+        kind=manifest.kind,
+        credentials=place.credentials,
+        options=place.options,
+    )
+    return Outcome(manifest=manifest, value=lying)
+
+
+def _functions(work: Work) -> Functions:
+    if work.payload is None:
+        raise StorageError(f"the code of {work.step.label!r} is not here")
+    return _unpacked(work.step.operation.code, work.payload)
+
+
+@functools.lru_cache(maxsize=256)
+def _unpacked(code: str, payload: bytes) -> Functions:
+    return unpack(payload)
+
+
+def _opened(source: Any, *, lazy: bool, scratch: Callable[[], Path]) -> Any:
+    """A value for a function, out of a store or from an earlier step."""
+    if isinstance(source, Lying):
+        if source.kind == "files" and local_path(source.replica.url) is None:
+            return _fetched(source, scratch())
+        try:
+            return open_data(
+                source.replica,
+                kind=source.kind,
+                credentials=source.credentials,
+                options=source.options,
+                lazy=lazy,
+            )
+        except OSError as error:
+            if isinstance(error, StorageError) or error.errno is not None:
+                raise
+            raise UnreadableDataset(source.replica.url, f"{error}") from error
+        except (ValueError, KeyError, TypeError, EOFError) as error:
+            if isinstance(error, UnreadableDataset):
+                raise
+            reason = f"{type(error).__name__}: {error}"
+            raise UnreadableDataset(source.replica.url, reason) from error
+    return source if lazy or not is_lazy(source) else _loaded(source)
+
+
+def _loaded(value: Any) -> Any:
+    from dask.base import unpack_collections
+
+    collections, repack = unpack_collections(value)  # type: ignore[no-untyped-call]
+    return repack(_computed(*collections))[0]
+
+
+def _path(source: Any, scratch: Callable[[], Path]) -> Path:
+    """The local path of something that lies in a store."""
+    assert isinstance(source, Lying), "what a command reads is always stored"
+    path = local_path(source.replica.url)
+    if path is None:
+        directory = scratch()
+        files = _fetched(source, directory)
+        return files[0] if len(files) == 1 else directory
+    if not path.exists():
+        raise UnreadableDataset(source.replica.url, "nothing is there")
+    if source.kind == "files" and path.is_dir():
+        inside = [file for file in path.rglob("*") if file.is_file()]
+        return inside[0] if len(inside) == 1 else path
+    return path
+
+
+def _fetched(source: Lying, directory: Path) -> list[Path]:
+    """The files of a replica in an object store, brought into a directory."""
+    url = source.replica.url
+    entries = listing_of(source.replica, credentials=source.credentials, options=source.options)
+    single = len(entries) == 1 and entries[0].path == split(url)[1]
+    store = object_store(
+        split(url)[0] if single else url, credentials=source.credentials, options=source.options
+    )
+    paths = []
+    for entry in entries:
+        path = directory / entry.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as opened:
+            for piece in store.get(entry.path).stream(min_chunk_size=_PIECE):
+                opened.write(memoryview(piece))
+        paths.append(path)
+    return paths
+
+
+def _must_travel(work: Work, value: Any) -> None:
+    """Refuse a value that cannot go to another worker: Dask would try for ever."""
+    if type(value).__module__.partition(".")[0] in _KNOWN:
+        return
+    import cloudpickle
+
+    try:
+        cloudpickle.dumps(value)
+    except Exception as error:
+        kind = type(value).__name__
+        raise OperationFailed(
+            work.step.label,
+            work.site,
+            f"its result, a {kind}, cannot be handed to the next step: {error}",
+        ) from None
+
+
+_KNOWN = frozenset({"numpy", "pandas", "xarray", "dask", "dask_expr"})
+
+
+def _is_files(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, Path) for v in value)
+
+
+def _failure(work: Work, error: BaseException) -> Failure:
+    inputs = [source.replica.url for source in work.inputs if isinstance(source, Lying)]
+    if isinstance(error, OperationFailed):
+        return Failure(to_document(error), "user")
+    return failure_of(error, label=work.step.label, site=work.site, inputs=inputs)
+
+
+@contextmanager
+def _scratch() -> Iterator[Callable[[], Path]]:
+    """Fresh directories below the worker's own, made when asked for and removed at the end."""
+    made: list[str] = []
+
+    def make() -> Path:
+        made.append(tempfile.mkdtemp(prefix="step-", dir=_worker_directory()))
+        return Path(made[-1])
+
+    try:
+        yield make
+    finally:
+        for directory in made:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _worker_directory() -> str | None:
+    worker = _worker()
+    return None if worker is None else str(worker.local_directory)
+
+
+def _worker() -> Any:
+    """The Dask worker that runs this; ``None`` outside of one."""
+    from distributed import get_worker
+
+    try:
+        return get_worker()
+    except ValueError:
+        return None
+
+
+def _watch() -> Callable[[], bool]:
+    """Asks whether the task that runs now has been cancelled since."""
+    worker = _worker()
+    if worker is None:
+        return lambda: False
+    key = worker.get_current_task()
+
+    def gone() -> bool:
+        known = worker.state.tasks.get(key)
+        return known is None or known.state == "cancelled"
+
+    return gone
+
+
+def _computed(*collections: Any) -> Sequence[Any]:
+    """Values of Dask collections: here if it is little, else by all workers of the site."""
+    from dask.base import compute
+
+    if sum(len(collection.__dask_graph__()) for collection in collections) <= FEW:
+        few: Sequence[Any] = compute(*collections, scheduler="sync")  # type: ignore[no-untyped-call]
+        return few
+    if _worker() is None:
+        all_here: Sequence[Any] = compute(*collections)  # type: ignore[no-untyped-call]
+        return all_here
+    return _computed_by_all(collections)
+
+
+def _computed_by_all(collections: Sequence[Any]) -> Sequence[Any]:
+    from distributed import wait, worker_client
+
+    gone = _watch()
+    with worker_client() as client:
+        futures = client.compute(list(collections))
+        try:
+            while not any(future.status == "error" for future in futures):
+                with suppress(TimeoutError):
+                    wait(futures, timeout=LOOK_EVERY)  # type: ignore[no-untyped-call]
+                    break
+                if gone():
+                    raise Unwanted
+            values: Sequence[Any] = client.gather(futures)
+            return values
+        except BaseException:
+            client.cancel(futures)
+            raise
+
+
+@functools.cache
+def environment() -> Mapping[str, str]:
+    """Versions of what makes the numbers, in this process."""
+    import dask
+    import numpy
+    import xarray
+    import zarr
+
+    import dataflow
+
+    modules = {"numpy": numpy, "xarray": xarray, "dask": dask, "zarr": zarr, "dataflow": dataflow}
+    versions = {name: str(module.__version__) for name, module in modules.items()}
+    return {"python": platform.python_version(), **versions}

@@ -1,0 +1,157 @@
+"""One copy from another site, brought into this site's results store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dataflow.datasets import Dataset, Extent, Format, Kind
+from dataflow.errors import (
+    CorruptResult,
+    DataflowError,
+    SiteError,
+    TransferFailed,
+    UnknownDataset,
+    UnreadableDataset,
+)
+from dataflow.execution.events import Crossed, Report, Stored, TransferOrder
+from dataflow.execution.failures import Broken, broken, text_of
+from dataflow.execution.workplace import Workplace
+from dataflow.graph.keys import digest
+from dataflow.storage.manifest import Manifest, replica_of
+from dataflow.storage.transfer import copy
+
+Tell = Callable[[Report], None]
+
+#: What a replica is when nobody says it.
+_KINDS: dict[Format, Kind] = {"csv": "table", "parquet": "table", "files": "files"}
+
+
+async def run_transfer(order: TransferOrder, workplace: Workplace, tell: Tell) -> None:
+    """Carry out an order.
+
+    Raises
+    ------
+    Broken
+        Once, when the copy did not arrive. What arrived is kept for the next try.
+    """
+    transfer = _Transfer(order, workplace, tell)
+    claims, name = workplace.claims, f"copies/{order.key}"
+    await claims.free(name)
+    claims.take([name])
+    try:
+        there = await transfer.there()
+        begun = workplace.clock()
+        manifest = there or await transfer.bring()
+        seconds = workplace.clock() - begun if there is None else 0.0
+        await transfer.report(manifest, seconds, reused=there is not None)
+    finally:
+        claims.release([name])
+
+
+@dataclass(frozen=True, slots=True)
+class _Transfer:
+    """One order on its way."""
+
+    order: TransferOrder
+    workplace: Workplace
+    tell: Tell
+
+    async def there(self) -> Manifest | None:
+        """The same data in our store, as a result or as a copy that came earlier."""
+        for area in ("results", "copies"):
+            manifest = await self.workplace.find(self.order.key, area)
+            if manifest is not None:
+                return manifest
+        return None
+
+    async def bring(self) -> Manifest:
+        """Copy, and tell of the bytes that came, also of those of a copy that failed."""
+        order, workplace = self.order, self.workplace
+        place = await workplace.checked_place()
+        dataset, begun = self._dataset(), workplace.clock()
+        came = 0
+
+        def count(nbytes: int) -> None:
+            nonlocal came
+            came += nbytes
+
+        try:
+            return await copy(
+                workplace.source_of(order.replica, order.job),
+                root=place.root,
+                key=order.key,
+                attempt=self._attempt(),
+                provenance={"copy_of": order.replica.url, "from": order.replica.site},
+                kind=dataset.kind,
+                format=order.replica.format,
+                extent=dataset.extent,
+                variable=order.replica.variable,
+                credentials=place.credentials,
+                options=place.options,
+                on_bytes=count,
+            )
+        except Exception as error:
+            raise self._broken(error) from error
+        finally:
+            if came:
+                self.tell(
+                    Crossed(
+                        key=order.key,
+                        source=order.replica.site,
+                        target=workplace.site.name,
+                        nbytes=came,
+                        seconds=workplace.clock() - begun,
+                    )
+                )
+
+    async def report(self, manifest: Manifest, seconds: float, *, reused: bool) -> None:
+        """Enter the replica into the catalog and tell of it."""
+        place = await self.workplace.place()
+        replica = replica_of(
+            manifest, self.workplace.site.name, place.store, created=self.workplace.clock()
+        )
+        self.workplace.publish([replica])
+        self.tell(
+            Stored(
+                key=self.order.key,
+                replica=replica,
+                dataset=self._dataset(),
+                seconds=seconds,
+                reused=reused,
+            )
+        )
+
+    def _attempt(self) -> str:
+        """One name for all tries at one content, so that a later one continues an earlier one.
+
+        No two are made at a time, since the key is claimed.
+        """
+        replica = self.order.replica
+        return digest(["copy", replica.key, replica.site, replica.url, replica.fingerprint])[:32]
+
+    def _dataset(self) -> Dataset:
+        order = self.order
+        if order.dataset is not None:
+            return order.dataset
+        return Dataset(
+            id=digest(["result", order.replica.site, order.key])[:32],
+            name=order.key[:12],
+            key=order.key,
+            kind=_KINDS.get(order.replica.format, "array"),
+            extent=Extent(nbytes=order.replica.nbytes, guessed="unknown, taken as its stored size"),
+            site=order.replica.site,
+        )
+
+    def _broken(self, error: Exception) -> Broken:
+        """Why it did not arrive: the copy wraps what the source, or our store, had to say."""
+        cause = error.__cause__ if isinstance(error, TransferFailed) else error
+        if isinstance(cause, UnknownDataset | UnreadableDataset | CorruptResult):
+            return broken(cause, "input")
+        if isinstance(cause, SiteError):
+            return broken(cause, "site")
+        reason = error.reason if isinstance(error, TransferFailed) else text_of(error)
+        failed: DataflowError = TransferFailed(
+            self._dataset().name, self.order.replica.site, self.workplace.site.name, reason
+        )
+        return broken(failed, "site")
