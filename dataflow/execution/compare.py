@@ -25,7 +25,7 @@ class NotComparable(Exception):
     """Two results are of a type that cannot be compared; the text says which."""
 
 
-def difference(left: Any, right: Any, *, coarse: float = 0.0, noise: float = 0.0) -> float:
+def difference(left: Any, right: Any, *, through: Any = None, noise: float = 0.0) -> float:
     """Largest difference between two results that is more than rounding; 0 if there is none.
 
     Parameters
@@ -33,10 +33,10 @@ def difference(left: Any, right: Any, *, coarse: float = 0.0, noise: float = 0.0
     left, right
         xarray, pandas or NumPy objects, numbers, text; or tuples, lists, mappings and dataclasses
         of them. NaN equals NaN.
-    coarse
-        Relative precision, where that is coarser than the results' own types say.
+    through
+        Coarsest type that the numbers have gone through; only the results' own if not given.
     noise
-        Absolute difference that is rounding, relative to a type with a precision of 1.
+        Absolute difference that would be rounding in a type that is precise to 1.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def difference(left: Any, right: Any, *, coarse: float = 0.0, noise: float = 0.0
     if [path for path, _ in lefts] != [path for path, _ in rights]:
         return APART
     pairs = zip(lefts, rights, strict=True)
-    return max((_apart(a, b, coarse, noise) for (_, a), (_, b) in pairs), default=0.0)
+    return max((_apart(a, b, through, noise) for (_, a), (_, b) in pairs), default=0.0)
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[Leaf]:
@@ -87,14 +87,14 @@ def rounding(dtype: Any) -> float:
     return _ROUNDING.get(dtype.itemsize // (2 if dtype.kind == "c" else 1), _EXACT_ENOUGH)
 
 
-def _apart(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], coarse: float, noise: float) -> float:
+def _apart(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], through: Any, noise: float) -> float:
     if a.shape != b.shape:
         return APART
     if a.dtype.kind not in "biufc" or b.dtype.kind not in "biufc":
         return _unlike(a, b)
-    allowed = max(rounding(a.dtype), rounding(b.dtype))
-    if allowed:
-        allowed = max(allowed, coarse)
+    floats = [dtype for dtype in (a.dtype, b.dtype) if dtype.kind in "fc"]
+    if floats and through is not None:
+        floats.append(np.dtype(through))
     undefined = np.isnan(a), np.isnan(b)
     if not np.array_equal(*undefined):
         return APART
@@ -109,12 +109,12 @@ def _apart(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], coarse: float, nois
         return APART
     # Integers beyond 2**53 may differ and yet not as floats.
     most = float(far.max()) or 1.0
-    precision = noise * _epsilon(a, b) if allowed else 0.0
-    return most if most > allowed * size + precision else 0.0
+    allowed = max((rounding(dtype) * size + noise * _epsilon(dtype) for dtype in floats), default=0)
+    return most if most > allowed else 0.0
 
 
-def _epsilon(*arrays: np.ndarray[Any, Any]) -> float:
-    return max(float(np.finfo(a.dtype).eps) for a in arrays if a.dtype.kind in "fc")
+def _epsilon(dtype: np.dtype[Any]) -> float:
+    return float(np.finfo(dtype).eps) if dtype.kind in "fc" else 0.0
 
 
 def _unlike(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:

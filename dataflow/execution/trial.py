@@ -21,7 +21,6 @@ takes long over so little.
 from __future__ import annotations
 
 import copy
-import functools
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +35,7 @@ from dataflow.datasets import Extent
 from dataflow.errors import NotLinear
 from dataflow.execution.compare import APART, NotComparable, difference, leaves, rounding
 from dataflow.execution.samples import WHOLE_ELEMENTS, Data, Form, NoSample, form_of
+from dataflow.execution.stages import added, call, carried
 from dataflow.graph.keys import decode
 from dataflow.graph.operation import Functions, Step
 
@@ -180,21 +180,23 @@ class _Trial:
         slots = self.step.slots[: len(given)]
         named = {name: decode(value) for name, value in self.step.parameters.items()}
         function = self.functions.function
-        if "*" in slots:
-            return _run(function, *given, **named)
-        return _run(function, **dict(zip(slots, given, strict=True)), **named)
+        assert function is not None
+        arguments = list(zip(slots, given, strict=True))
+        return _run(lambda: call(function, arguments, named))
 
     def joined(self, left: Any, right: Any) -> Any:
-        return _run(self.functions.combine, copy.deepcopy(left), copy.deepcopy(right))
+        combine = self.functions.combine
+        assert combine is not None
+        return _run(lambda: combine(copy.deepcopy(left), copy.deepcopy(right)))
 
     def finished(self, partial: Any) -> Any:
-        return _run(self.functions.finish, partial) if self.functions.finish else partial
+        finish = self.functions.finish
+        return partial if finish is None else _run(lambda: finish(partial))
 
     def total(self, *results: Any) -> Any:
         """Their sum, as the parts of a split step are added."""
         try:
-            with xr.set_options(arithmetic_join="exact"):  # type: ignore[no-untyped-call]
-                return functools.reduce(operator.add, results)
+            return added(results)
         except ValueError:
             # Shapes or coordinates that depend on the values: parts cannot be put together.
             return _Misfit()
@@ -209,22 +211,21 @@ class _Trial:
         # Sums that cancel leave rounding of the size of what went in.
         largest = max((float(np.abs(x).max(initial=0)) for x in numbers), default=0.0)
         noise = largest * max(self.form.elements, 1) ** 0.5
-        coarse = max((rounding(array.dtype) for array in arrays), default=0.0)
-        return difference(left, right, coarse=coarse, noise=noise)
+        coarsest = max((array.dtype for array in arrays), key=rounding, default=None)
+        return difference(left, right, through=coarsest, noise=noise)
 
 
 class _Misfit:
     """What stands for a sum of results that do not fit each other."""
 
 
-def _run(function: Callable[..., Any] | None, *args: Any, **kwargs: Any) -> Any:
-    assert function is not None
+def _run(code: Callable[[], Any]) -> Any:
+    """What the author's code returns, in the form in which it would come back from a store."""
     try:
         # Here and now, whatever scheduler is the default: small as it is, it goes to no cluster.
-        result = compute(function(*args, **kwargs), scheduler="synchronous")[0]  # type: ignore[no-untyped-call]
+        return carried(compute(code(), scheduler="synchronous")[0])  # type: ignore[no-untyped-call]
     except (Exception, SystemExit) as error:
         raise _Raised(_said(error)) from error
-    return result
 
 
 def _each(
