@@ -27,7 +27,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: $(DEMO) ## three sites on this machine, one mixed graph: plan, run, result, picture
-	$(BIN)/dataflow demo
+	$(BIN)/python examples/demo.py
 
 test: lint pytest ## everything that must hold: ruff, mypy, import contracts, pytest
 

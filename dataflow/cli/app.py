@@ -343,12 +343,3 @@ def agent(
         tokens=tokens,
         debug=_Globals.debug,
     )
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def demo(context: typer.Context) -> None:
-    """Run a graph over three sites of this machine."""
-    from dataflow.cli.demo import main as run
-
-    code = run(list(context.args))
-    raise typer.Exit(int(code or 0))

@@ -67,7 +67,7 @@ def plan_rest(state: JobState, snapshot: Snapshot, measurements: Measurements, n
     graph = graph_of(plan)
     scope = {str(k): str(v) for k, v in (plan.options.get("scope") or {}).items()}
     excluded = {str(k): str(v) for k, v in (plan.options.get("excluded") or {}).items()}
-    excluded |= {site: "lost during this job" for site in state.lost}
+    excluded |= dict.fromkeys(state.lost, "lost during this job")
     verdicts = check(graph, snapshot.topology, scope=scope, excluded=excluded)
     return make_plan(
         graph,

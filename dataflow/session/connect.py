@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +55,7 @@ def connect(
     """
     from dataflow.session.session import Session
 
+    _quiet()
     settings = read_settings()
     path = path if path is not None else settings.site_file
     if path is not None:
@@ -68,6 +71,17 @@ def connect(
     session = Session(federation, settings)
     _latest[:] = [weakref.ref(session)]
     return session
+
+
+def _quiet() -> None:
+    """A notebook hears of troubles only, unless its user has set logging up."""
+    import structlog
+
+    if not structlog.is_configured():
+        structlog.configure(
+            wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        )
 
 
 def this_machine(state: Path) -> Federation:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import atexit
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dataflow.catalog.listing import Listing
 from dataflow.config import Federation, Settings
@@ -35,6 +35,7 @@ SETTLE_SECONDS = 5.0
 NEWS_SECONDS = 10.0
 
 Planned = Graph | Sequence[Graph]
+T = TypeVar("T")
 
 
 class Session:
@@ -75,7 +76,7 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self, work: Any) -> Any:
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._loop.run(work)
 
     # --- what there is ---------------------------------------------------------------------------
@@ -182,9 +183,8 @@ class Session:
             names = ", ".join(sorted(record.name for record in self.sites()))
             raise ConfigError(f"say where the data lies, with site=: {names or 'no site is known'}")
         if site == here:
-            dataset: Dataset = self._run(self._participant.register(_url(url), **asked))
-            return dataset
-        return self._run(self._register_at(site, str(url), asked))  # type: ignore[no-any-return]
+            return self._run(self._participant.register(_url(url), **asked))
+        return self._run(self._register_at(site, str(url), asked))
 
     async def _register_at(self, site: str, url: str, asked: dict[str, Any]) -> Dataset:
         participant = self._participant
