@@ -1,6 +1,6 @@
 """The main job in one go: three sites on this machine, one mixed graph over real simulations.
 
-    python examples/demo.py [--out demo-out] [--megabits 100]
+    python examples/demo.py [--out demo-out] [--megabits 20]
 
 Three site agents are started as processes of their own, each with its own folder, Dask worker and
 token, behind a proxy that limits the rate and counts bytes. Two of them own a simulation of
@@ -33,7 +33,7 @@ from dataflow._quantities import format_bytes, format_seconds
 def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="for the picture")
-    parser.add_argument("--megabits", type=float, default=100, help="speed of the links, Mbit/s")
+    parser.add_argument("--megabits", type=float, default=20, help="speed of the links, Mbit/s")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     begun = time.perf_counter()

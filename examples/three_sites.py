@@ -19,9 +19,8 @@ def three_sites(folder: str | Path = "", *, megabits: float = 100) -> Federation
     ``federation.stop()``.
     """
     folder = Path(folder or tempfile.mkdtemp(prefix="three-sites-"))
-    federation = Federation(folder, ["amsterdam", "delft", "groningen"])
+    sites = ["amsterdam", "delft", "groningen"]
+    federation = Federation(folder, sites, rate=megabits * 1e6 / 8, ready_within=60)
     adk.prepare(federation.data("amsterdam"), federation.data("delft"))
     federation.start()
-    for wire in federation.wires.values():
-        wire.rate = megabits * 1e6 / 8
     return federation

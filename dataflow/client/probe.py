@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import median
 from typing import TYPE_CHECKING
 
 from dataflow.sites import Link
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 SIZES = (64_000, 1_000_000, 8_000_000)
 #: A fetch that takes longer (s) tells enough.
 ENOUGH_SECONDS = 0.25
-_ROUND_TRIPS = 3
+_ROUND_TRIPS = 5
 
 
 async def measure_link(
@@ -28,8 +27,8 @@ async def measure_link(
 ) -> Link:
     """The link from ``source``, which ``client`` asks, to ``target``, which is here.
 
-    Latency is the round trip of a request for nothing (median of three), as that is what a
-    transfer costs at least. Bandwidth is that of the last of a few growing fetches: 9 MB
+    Latency is the round trip of a request for nothing (the shortest of five: a busy machine can
+    only make it longer), as that is what a transfer costs at least. Bandwidth is that of the last of a few growing fetches: 9 MB
     altogether on a fast road, and not much more than a quarter of a second on a slow one.
 
     Parameters
@@ -50,7 +49,7 @@ async def measure_link(
         await client.probe(nbytes)
         return clock() - begun
 
-    latency = median([await seconds(0) for _ in range(_ROUND_TRIPS)])
+    latency = min([await seconds(0) for _ in range(_ROUND_TRIPS)])
     bandwidth = 0.0
     for nbytes in SIZES:
         taken = await seconds(nbytes)

@@ -163,8 +163,7 @@ class Participant:
                 log.warning("dataset_not_registered", url=entry.url, reason=str(error))
         self.coordinator.start()
         if self._has_site:
-            self._do(self._warm_up())
-            self._do(self._measure_links())
+            self._do(self._settle_in())
 
     async def close(self) -> None:
         """Stop everything of ours; unfinished jobs are taken up at the next start."""
@@ -185,11 +184,13 @@ class Participant:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _warm_up(self) -> None:
+    async def _settle_in(self) -> None:
+        """Start the workers, and measure links after that: a busy machine looks like a slow road."""
         try:
             await self._backend.start()
         except Exception:  # told again, to whoever needs a worker
             log.exception("workers_do_not_start", site=self.name)
+        await self._measure_links()
 
     # --- the world ------------------------------------------------------------------------------
 

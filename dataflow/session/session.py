@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from dataflow.catalog.listing import Listing
 from dataflow.config import Federation, Settings
-from dataflow.datasets import Dataset, Replica
+from dataflow.datasets import Dataset, Extent, Replica
 from dataflow.errors import ConfigError, DataflowError, SiteUnreachable
 from dataflow.execution.code import pack
 from dataflow.execution.events import JobCreated
@@ -268,7 +268,7 @@ class Session:
         functions = self._functions.get(step.operation.code)
         if functions is None:
             return f"the promise of {step.label} was not tried here: its code is elsewhere"
-        extents = {key: plan.extents[key] for key in step.inputs}
+        extents = {key: _likely(plan, key) for key in step.inputs}
         shapes = [str(extents[key].variables) for key in step.inputs]
         token = digest([step.operation.code, step.parameters, step.slots, step.pieces, shapes])
         if token not in self._tried:
@@ -408,6 +408,16 @@ async def _started(federation: Federation, settings: Settings) -> Participant:
         await participant.close()
         raise
     return participant
+
+
+def _likely(plan: Plan, key: str) -> Extent:
+    """The form of a key for a trial: where only a size is known, that of what it is made of."""
+    while not plan.extents[key].variables:
+        step = plan.step_by_key.get(key) or next((s for s in plan.originals if s.key == key), None)
+        if step is None or not step.inputs:
+            break
+        key = step.inputs[0]
+    return plan.extents[key]
 
 
 def _url(url: str | Path) -> str:

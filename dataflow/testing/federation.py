@@ -75,6 +75,8 @@ class Federation:
     users
         People with a token at every site, and their role there; :meth:`sites_file_of` gives the
         file that each of them would have.
+    rate
+        Bytes per second over each wire, from the start.
     ready_within
         Seconds in which each agent must answer.
 
@@ -93,6 +95,7 @@ class Federation:
         wires: bool = True,
         knows: Mapping[str, Sequence[str]] | None = None,
         users: Mapping[str, str] | None = None,
+        rate: float | None = None,
         ready_within: float = 20.0,
     ) -> None:
         self.folder = Path(folder).absolute()
@@ -103,6 +106,7 @@ class Federation:
         self._with_wires = wires
         self._knows = dict(knows or {})
         self._users = dict(users or {})
+        self._rate = rate
         self._ready_within = ready_within
         self._id = secrets.token_hex(8)
         self._agents: dict[str, subprocess.Popen[bytes]] = {}
@@ -230,7 +234,7 @@ class Federation:
         """Undo what was done to it: wires are whole and fast again, dead agents run again."""
         for wire in self.wires.values():
             wire.heal()
-            wire.rate, wire.latency, wire.loss = None, 0.0, 0.0
+            wire.rate, wire.latency, wire.loss = self._rate, 0.0, 0.0
         dead = [site for site, agent in self._agents.items() if agent.poll() is not None]
         for site in dead:
             self._launch(site)
@@ -315,6 +319,7 @@ class Federation:
         self._addresses[site] = f"http://127.0.0.1:{_free_port()}"
         if self._with_wires:
             self.wires[site] = Wire(self._addresses[site])
+            self.wires[site].rate = self._rate
 
     def _write_files(self) -> None:
         _write_secret(
