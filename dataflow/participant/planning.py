@@ -28,6 +28,7 @@ def plan_graph(
     keep: Keep = "results",
     rule: Rule = "cheapest",
     reuse: bool = True,
+    pinned: Mapping[str, str] | None = None,
     near: str = "",
 ) -> Plan:
     """A plan for a graph in the world as the snapshot shows it.
@@ -37,8 +38,9 @@ def plan_graph(
     PlacementError
         If the scope names a step or a site that is not there, or no plan is possible.
     """
-    scope, excluded = dict(scope or {}), dict(excluded or {})
+    scope, excluded, pinned = dict(scope or {}), dict(excluded or {}), dict(pinned or {})
     _check_scope(graph, snapshot, scope, excluded)
+    _check_pinned(graph, snapshot, pinned)
     verdicts = check(graph, snapshot.topology, scope=scope, excluded=excluded)
     return make_plan(
         graph,
@@ -50,8 +52,9 @@ def plan_graph(
         keep=keep,
         rule=rule,
         reuse=reuse,
+        pinned=pinned,
         near=near,
-        options={"scope": scope, "excluded": excluded},
+        options={"scope": scope, "excluded": excluded, "pinned": pinned},
     )
 
 
@@ -65,8 +68,7 @@ def plan_rest(state: JobState, snapshot: Snapshot, measurements: Measurements, n
     """
     plan = state.plan
     graph = graph_of(plan)
-    scope = {str(k): str(v) for k, v in (plan.options.get("scope") or {}).items()}
-    excluded = {str(k): str(v) for k, v in (plan.options.get("excluded") or {}).items()}
+    scope, excluded, pinned = (_words(plan, name) for name in ("scope", "excluded", "pinned"))
     excluded |= dict.fromkeys(state.lost, "lost during this job")
     verdicts = check(graph, snapshot.topology, scope=scope, excluded=excluded)
     return make_plan(
@@ -78,6 +80,7 @@ def plan_rest(state: JobState, snapshot: Snapshot, measurements: Measurements, n
         result_at=plan.result_at,
         keep=plan.keep,
         rule=plan.options.get("rule", "cheapest"),
+        pinned={step: site for step, site in pinned.items() if site not in excluded},
         near=near,
         options={**plan.options, "scope": scope, "excluded": excluded},
     )
@@ -98,6 +101,21 @@ def _copies(
         key: [c for c in copies.values() if c.site not in excluded and c.url not in state.gone]
         for key, copies in found.items()
     }
+
+
+def _words(plan: Plan, name: str) -> dict[str, str]:
+    return {str(key): str(value) for key, value in (plan.options.get(name) or {}).items()}
+
+
+def _check_pinned(graph: Graph, snapshot: Snapshot, pinned: Mapping[str, str]) -> None:
+    sites, labels = snapshot.topology.site_by_name, {step.label for step in graph.steps.values()}
+    for word, site in pinned.items():
+        if word not in labels and word not in graph.steps:
+            raise PlacementError(
+                f"pinned: no step is called {word!r}; there are {', '.join(sorted(labels))}"
+            )
+        if site not in sites:
+            raise PlacementError(f"pinned: no site {site!r}; there are {', '.join(sorted(sites))}")
 
 
 def _check_scope(

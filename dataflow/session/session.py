@@ -204,6 +204,7 @@ class Session:
         graph: Planned,
         *,
         scope: Mapping[str, str] | None = None,
+        pinned: Mapping[str, str] | None = None,
         without: Mapping[str, str] | Sequence[str] | None = None,
         result_at: str | None = None,
         keep: Keep | None = None,
@@ -220,7 +221,10 @@ class Session:
         graph
             One graph, or several to be planned together.
         scope
-            Label, operation or role → site where it must run.
+            Label, operation or role → site where it must run, with all that it is split into.
+        pinned
+            Label of a step → site where this step runs as long as that is there. Of a step that is
+            split only the last part is meant: where the parts are put together.
         without
             Sites that must not be used (with a reason each, if a mapping).
         result_at
@@ -245,6 +249,7 @@ class Session:
         plan = self._participant.plan(
             whole,
             scope=scope,
+            pinned=pinned,
             excluded=_reasons(without),
             result_at=self._place(self._settings.result_at if result_at is None else result_at),
             keep=keep or self._settings.keep,
