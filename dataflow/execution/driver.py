@@ -1,15 +1,15 @@
 """Driver: carries out what the state of a job wants, and writes down what happens.
 
-One :class:`Drive` per running job. It appends events to the journal first and acts after, and
-acts only by comparing what is wanted with what is under way: so a restart, a lost answer or a site
-that comes back with empty hands need no code of their own.
+One :class:`Drive` per running job. It appends events to the journal first and acts after (an order
+is in the journal before it is sent), and acts only by comparing what is wanted with what is under
+way: so a restart, a lost answer or a site that comes back with empty hands need no code of their
+own.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -18,9 +18,9 @@ from dataflow.datasets import Dataset
 from dataflow.errors import (
     DataflowError,
     GraphError,
-    JobError,
     PlacementError,
     PolicyError,
+    SiteRefused,
     SiteUnreachable,
     to_document,
 )
@@ -29,6 +29,7 @@ from dataflow.execution.events import (
     Broke,
     Ended,
     Event,
+    Fault,
     JobStarted,
     Order,
     ReplanFailed,
@@ -55,10 +56,16 @@ from dataflow.placement.plan import Plan
 
 log = structlog.get_logger(__name__)
 
-#: Seconds that a site may keep a question for news waiting.
+#: Seconds that a site may keep a question for news waiting, at most; less if silence is to be
+#: noticed sooner.
 POLL_SECONDS = 20.0
 #: Pauses between attempts to reach a silent site, and before a failed unit is tried again.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+#: How often in a row a site may forget an order, with nothing reported of it, before that counts
+#: as a failure.
+MOST_FORGOTTEN = 5
+#: Seconds that sites get to hear what need not be done any more, when all is to stop.
+FAREWELL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +104,22 @@ class Drive:
         As the journal has it.
     changed
         Called after every change of the state.
+    stopped
+        Called when the journal took no more events; nothing is driven from then on. What is in the
+        journal counts: read it, and begin anew.
     """
 
     def __init__(
-        self, state: JobState, around: Surroundings, changed: Callable[[JobState], None]
+        self,
+        state: JobState,
+        around: Surroundings,
+        changed: Callable[[JobState], None],
+        stopped: Callable[[str, Exception], None],
     ) -> None:
         self.state = state
         self._around = around
         self._changed = changed
+        self._stopped = stopped
         self._units: dict[str, tuple[int, asyncio.Task[None]]] = {}
         self._others: set[asyncio.Task[None]] = set()
         self._replanning: asyncio.Task[None] | None = None
@@ -119,33 +134,43 @@ class Drive:
             self._limit = asyncio.create_task(self._end_at(end), name="time limit")
         self.record(JobStarted(time=self._now()))
 
-    async def close(self) -> None:
+    async def close(self, patience: float = FAREWELL_SECONDS) -> None:
         """Stop driving; the sites work on, and the journal knows how far we got."""
-        self._closed = True
-        running = [task for _, task in self._units.values()]
-        running += [*self._others, *(t for t in (self._replanning, self._limit) if t is not None)]
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        running = self._halt()
+        try:
+            await asyncio.gather(*running, return_exceptions=True)
+            if self._others:  # they tell sites what to stop
+                await asyncio.wait(self._others, timeout=patience)
+        finally:
+            for task in self._others:
+                task.cancel()
+        await asyncio.gather(*self._others, return_exceptions=True)
 
-    def record(self, *events: Event) -> None:
-        """Write events down and see to what follows from them."""
+    def record(self, *events: Event) -> bool:
+        """Write events down and see to what follows from them; false if that was not possible."""
         if self._closed:
-            return
+            return False
         after = self.state
         for event in events:
             after = apply(after, event)
         try:
             self._around.journal.append(after.job, events, over=after.over)
-        except JobError:
-            log.warning("job_taken_over", job=after.job)
-            self._closed = True
-            for _, task in self._units.values():
-                task.cancel()
-            return
+        except Exception as error:
+            self._halt()
+            self._stopped(after.job, error)
+            return False
         before, self.state = self.state, after
         self._changed(after)
         self._see_to_it(before)
+        return True
+
+    def _halt(self) -> list[asyncio.Task[None]]:
+        self._closed = True
+        running = [task for _, task in self._units.values()]
+        running += [task for task in (self._replanning, self._limit) if task is not None]
+        for task in running:
+            task.cancel()
+        return running
 
     # --- what is wanted, and what is under way ---------------------------------------------------
 
@@ -155,35 +180,32 @@ class Drive:
             if want.units.get(name) != attempt:
                 del self._units[name]
                 task.cancel()
-                unit = self.state.units.get(name)
-                if unit is None or unit.status != "ended":
-                    self._stop(before, name, attempt)
+                self._stop(before, name, attempt)
         for name, attempt in want.units.items():
             if name not in self._units:
                 run = asyncio.create_task(self._follow(name, attempt), name=f"unit {name}")
                 self._units[name] = (attempt, run)
-        if self.state.over and self._limit is not None:
-            self._limit.cancel()
-        if want.replan and self._replanning is None:
+        if self.state.over:
+            for other in (self._limit, self._replanning):
+                if other is not None:
+                    other.cancel()
+        elif want.replan and self._replanning is None:
             self._replanning = asyncio.create_task(self._replan(), name="replan")
 
     def _stop(self, before: JobState, name: str, attempt: int) -> None:
         """Tell a site, if it listens, that an order is not wanted any more."""
-        if name not in before.units:
-            return
-        site = site_of(before, name)
+        unit = before.units.get(name)
+        if unit is None or unit.status != "running" or unit.attempt != attempt:
+            return  # it was never sent
+        site, order = site_of(before, name), order_id(before, name, attempt)
 
         async def tell() -> None:
-            with suppress(DataflowError, OSError):
-                await self._around.access(site).cancel(order_id(before, name, attempt))
+            try:
+                await self._around.access(site).cancel(order)
+            except Exception as error:
+                log.info("order_not_stopped", order=order, site=site, reason=str(error))
 
-        self._background(tell())
-
-    def _background(self, work: Awaitable[None]) -> None:
-        async def run() -> None:
-            await work
-
-        task = asyncio.create_task(run())
+        task = asyncio.create_task(tell(), name=f"stop {order}")
         self._others.add(task)
         task.add_done_callback(self._others.discard)
 
@@ -204,7 +226,7 @@ class Drive:
             log.exception("replan_failed", job=state.job)
             event = ReplanFailed(error=to_document(error), time=self._now())
         self._replanning = None
-        if self.state.replan == state.replan and self.state.gone == state.gone:
+        if _asked_of_planner(self.state) == _asked_of_planner(state):
             self.record(event)
         else:
             self._see_to_it(self.state)  # more was lost meanwhile: this answer came too late
@@ -218,64 +240,73 @@ class Drive:
             await self._follow_at(site, name, attempt)
         except SiteUnreachable as error:
             self.record(SiteLost(site=site, reason=error.reason, time=self._now()))
-        except DataflowError as error:
-            self._broke(name, attempt, error)
-        except OSError as error:
-            self._broke(name, attempt, DataflowError(f"{type(error).__name__}: {error}"))
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
+        except (DataflowError, OSError) as error:
+            fault: Fault = "user" if isinstance(error, PolicyError | GraphError) else "site"
+            self._broke(name, attempt, error, fault)
+        except Exception as error:  # a mistake of ours, no fault of the site
             log.exception("unit_failed", job=self.state.job, unit=name)
-            self._broke(name, attempt, error)
+            self._broke(name, attempt, error, "worker")
 
-    def _broke(self, name: str, attempt: int, error: Exception) -> None:
+    def _broke(self, name: str, attempt: int, error: Exception, fault: Fault) -> None:
         """A refusal, or a failure before the site could report one."""
-        fault = "user" if isinstance(error, PolicyError | GraphError) else "site"
-        report = Broke(error=to_document(error), fault=fault)  # type: ignore[arg-type]
-        if self.state.units[name].attempt < attempt:
-            started = UnitStarted(
-                unit=name, site=site_of(self.state, name), attempt=attempt, time=self._now()
-            )
-            self.record(started, self._reported(name, attempt, report, 0))
-        else:
-            number = self.state.units[name].reported
-            self.record(self._reported(name, attempt, report, number))
+        self._given.pop(site_of(self.state, name), None)
+        report = Broke(error=to_document(error), fault=fault)
+        number = self.state.units[name].reported
+        self.record(self._reported(name, attempt, report, number))
 
     async def _follow_at(self, site: str, name: str, attempt: int) -> None:
         around, loop = self._around, asyncio.get_running_loop()
         unit = self.state.units[name]
-        begun = unit.attempt >= attempt
-        since = unit.reported if begun else 0
-        if not begun and unit.failures:
-            await asyncio.sleep(_pause(unit.failures + 2))
+        # One that the journal has was sent, or nearly; if it was not, the site does not know it.
+        sent = unit.attempt >= attempt
+        if not sent:
+            if unit.failures:
+                await asyncio.sleep(_pause(unit.failures + 2))
+            self.record(self._sending(site, name, attempt))
+        since = self.state.units[name].reported
+        id = order_id(self.state, name, attempt)
+        wait = min(POLL_SECONDS, around.lost_after / 2)
         order: Order | None = None
-        heard, silent = loop.time(), 0
+        heard, silent, forgotten = loop.time(), 0, 0
         while True:
             try:
                 access = around.access(site)
-                if not begun:
-                    if order is None:
-                        order = self._order(name, attempt)
-                    await self._begin(access, order, name, attempt)
-                    begun, heard, silent = True, loop.time(), 0
-                wait = POLL_SECONDS if self.state.units[name].attempt == attempt else 0.0
-                reports = await access.follow(order_id(self.state, name, attempt), since, wait)
-                heard, silent = loop.time(), 0
-            except KeyError as error:
-                if isinstance(error, DataflowError):
-                    raise
-                begun, since = False, 0  # the site was restarted: it gets the order again
-                continue
+                if not sent:
+                    order = order or self._order(name, attempt)
+                    await self._send(access, order)
+                    sent = True
+                asked = loop.time()
+                reports = await _reports(access, id, since, wait)
             except SiteUnreachable:
-                if loop.time() - heard >= around.lost_after:
-                    raise
                 silent += 1
                 rest = around.lost_after - (loop.time() - heard)
+                if rest <= 0 and silent > 1:
+                    raise
+                self._given.pop(site, None)
                 await asyncio.sleep(min(_pause(silent), max(rest, 0.01)))
                 continue
-            if self._take(name, attempt, since, reports):
-                return
-            since += len(reports)
+            heard, silent = loop.time(), 0
+            if reports is None:  # the site was restarted: it gets the order again
+                forgotten += 1
+                if forgotten > MOST_FORGOTTEN:
+                    raise SiteRefused(site, f"it forgot its order {id} {forgotten} times")
+                self._given.pop(site, None)
+                if forgotten > 1:
+                    await asyncio.sleep(_pause(forgotten))
+                if since:  # its list begins anew, and the journal has to know before it does
+                    self.record(self._sending(site, name, attempt))
+                sent, since = False, 0
+                continue
+            if reports:
+                forgotten = 0
+                if self._take(name, attempt, since, reports):
+                    return
+                since += len(reports)
+            elif heard - asked < SHORTEST_PAUSE and wait > SHORTEST_PAUSE:
+                await asyncio.sleep(SHORTEST_PAUSE)  # it did not wait, so we do
+
+    def _sending(self, site: str, name: str, attempt: int) -> UnitStarted:
+        return UnitStarted(unit=name, site=site, attempt=attempt, time=self._now())
 
     def _order(self, name: str, attempt: int) -> Order:
         state = self.state
@@ -284,12 +315,10 @@ class Drive:
         asked = [key for key in keys if key not in state.plan.sources]
         return order_of(state, name, attempt, self._around.datasets(asked)) if asked else plain
 
-    async def _begin(self, access: SiteAccess, order: Order, name: str, attempt: int) -> None:
+    async def _send(self, access: SiteAccess, order: Order) -> None:
         if isinstance(order, SegmentOrder):
             await self._give_code(access, order)
         await access.start(order)
-        if self.state.units[name].attempt < attempt:
-            self.record(UnitStarted(unit=name, site=order.site, attempt=attempt, time=self._now()))
 
     async def _give_code(self, access: SiteAccess, order: SegmentOrder) -> None:
         needed = {s.operation.code: s for s in order.steps if not s.operation.command}
@@ -314,12 +343,15 @@ class Drive:
     def _take(self, name: str, attempt: int, since: int, reports: Sequence[Report]) -> bool:
         """Write reports down; whether they were the last of the order."""
         facts = [(since + n, report) for n, report in enumerate(reports) if is_fact(report)]
-        if any(isinstance(report, Ended | Broke) for _, report in facts):
-            # The site may have been sent a stale order: code that it lost is given again.
+        last = any(isinstance(report, Ended | Broke) for _, report in facts)
+        if last:
+            del self._units[name]  # there is nothing left to follow or to stop
+        if any(isinstance(report, Broke) for _, report in facts):
+            # Perhaps for want of code that the site has lost: it is asked again what it has.
             self._given.pop(site_of(self.state, name), None)
         if facts:
             self.record(*(self._reported(name, attempt, report, n) for n, report in facts))
-        return any(isinstance(report, Ended | Broke) for _, report in facts)
+        return last
 
     def _reported(self, name: str, attempt: int, report: Report, number: int) -> UnitReported:
         return UnitReported(
@@ -328,6 +360,23 @@ class Drive:
 
     def _now(self) -> float:
         return self._around.clock()
+
+
+async def _reports(
+    access: SiteAccess, order: str, since: int, wait: float
+) -> Sequence[Report] | None:
+    """News of an order; nothing at all if the site does not know it."""
+    try:
+        return await access.follow(order, since, wait)
+    except KeyError as error:
+        if isinstance(error, DataflowError):
+            raise
+        return None
+
+
+def _asked_of_planner(state: JobState) -> tuple[object, ...]:
+    """What a new plan was asked for: if any of it changes, the plan comes too late."""
+    return state.replan, state.replans, state.lost, state.gone
 
 
 def _pause(failures: int) -> float:

@@ -12,8 +12,12 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Annotated, Any
 
 from dataflow.documents import from_json, to_json
 from dataflow.errors import JobError, UnknownJob
@@ -45,7 +49,8 @@ class Journal:
     ----------
     An event is on disk when :meth:`append` returns (a killed process loses nothing; a power cut may
     lose the last moments, which are then done again). Events of a job are read in the order in
-    which they were appended.
+    which they were appended. A process that this one forks (with ``fork`` alone) does not count as
+    this one, and does not keep its jobs from being adopted.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -53,8 +58,8 @@ class Journal:
         self._locks = directory / "coordinators"
         self._locks.mkdir(exist_ok=True)
         self._me = f"{os.getpid()}-{secrets.token_hex(6)}"
-        self._held = os.open(self._locks / self._me, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._held, fcntl.LOCK_EX)
+        self._held = _hold(self._locks / self._me)
+        _open.add(self)
         self._thread = threading.RLock()
         self._db = sqlite3.connect(
             directory / "journal.db", timeout=30, isolation_level=None, check_same_thread=False
@@ -71,24 +76,22 @@ class Journal:
                 return
             self._db.close()
             (self._locks / self._me).unlink(missing_ok=True)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._held >= 0:
             os.close(self._held)
             self._held = -1
 
     def create(self, event: JobCreated) -> bool:
         """Enter a new job; false if its id is there already, and then nothing changes."""
-        with self._thread:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                made = self._db.execute(
-                    "INSERT OR IGNORE INTO job (id, created, coordinator) VALUES (?, ?, ?)",
-                    [event.job, event.time, self._me],
-                ).rowcount
-                if made:
-                    self._insert(event.job, 0, [event])
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
+        with self._writing():
+            made = self._db.execute(
+                "INSERT OR IGNORE INTO job (id, created, coordinator) VALUES (?, ?, ?)",
+                [event.job, event.time, self._me],
+            ).rowcount
+            if made:
+                self._insert(event.job, 0, [event])
         return bool(made)
 
     def append(self, job: str, events: Sequence[Event], *, over: bool = False) -> None:
@@ -99,24 +102,31 @@ class Journal:
         JobError
             If another coordinator has taken the job.
         """
+        with self._writing():
+            row = self._db.execute(
+                "SELECT coordinator, (SELECT max(seq) FROM event WHERE job = id) "
+                "FROM job WHERE id = ?",
+                [job],
+            ).fetchone()
+            if row is None:
+                raise UnknownJob(job)
+            if row[0] != self._me:
+                raise JobError(f"job {job} has another coordinator")
+            self._insert(job, row[1] + 1, events)
+            if over:
+                self._db.execute("UPDATE job SET over = 1 WHERE id = ?", [job])
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """All or nothing, and nobody else writes meanwhile."""
         with self._thread:
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                row = self._db.execute(
-                    "SELECT coordinator, (SELECT max(seq) FROM event WHERE job = id) "
-                    "FROM job WHERE id = ?",
-                    [job],
-                ).fetchone()
-                if row is None:
-                    raise UnknownJob(job)
-                if row[0] != self._me:
-                    raise JobError(f"job {job} has another coordinator")
-                self._insert(job, row[1] + 1, events)
-                if over:
-                    self._db.execute("UPDATE job SET over = 1 WHERE id = ?", [job])
+                yield
                 self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # some errors have undone all already
+                    self._db.execute("ROLLBACK")
                 raise
 
     def _insert(self, job: str, first: int, events: Iterable[Event]) -> None:
@@ -137,7 +147,7 @@ class Journal:
             ).fetchall()
             if not rows and not self.knows(job):
                 raise UnknownJob(job)
-        return [from_json(Event, body) for (body,) in rows]  # type: ignore[arg-type]
+        return [from_json(_event_type(), body) for (body,) in rows]
 
     def state(self, job: str) -> JobState:
         """The state of a job, folded from its events."""
@@ -157,22 +167,16 @@ class Journal:
 
     def adopt(self) -> list[str]:
         """Take the unfinished jobs whose coordinator is dead; their ids, oldest first."""
-        with self._thread:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                rows = self._db.execute(
-                    "SELECT id, coordinator FROM job WHERE over = 0 ORDER BY created, id"
-                ).fetchall()
-                dead = {name for _, name in rows if name != self._me and not self._lives(name)}
-                taken = [job for job, name in rows if name in dead]
-                self._db.executemany(
-                    "UPDATE job SET coordinator = ? WHERE id = ?",
-                    [(self._me, job) for job in taken],
-                )
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
+        with self._writing():
+            rows = self._db.execute(
+                "SELECT id, coordinator FROM job WHERE over = 0 ORDER BY created, id"
+            ).fetchall()
+            others = {path.name for path in self._locks.iterdir()} | {name for _, name in rows}
+            dead = {name for name in others if name != self._me and not self._lives(name)}
+            taken = [job for job, name in rows if name in dead]
+            self._db.executemany(
+                "UPDATE job SET coordinator = ? WHERE id = ?", [(self._me, job) for job in taken]
+            )
         return taken
 
     def mine(self, job: str) -> bool:
@@ -182,13 +186,14 @@ class Journal:
         return row is not None and row[0] == self._me
 
     def _lives(self, coordinator: str) -> bool:
+        """Whether somebody holds this lock; what nobody holds is cleared away."""
         path = self._locks / coordinator
         try:
             lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         else:
@@ -196,3 +201,32 @@ class Journal:
             return False
         finally:
             os.close(lock)
+
+
+@cache
+def _event_type() -> Any:
+    """What an entry may be, told apart by its ``type``."""
+    from pydantic import Discriminator
+
+    return Annotated[Event, Discriminator("type")]
+
+
+def _hold(path: Path) -> int:
+    """A lock on a file that is there, as long as the descriptor is open."""
+    while True:
+        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists() and os.path.samestat(os.stat(path), os.fstat(lock)):
+            return lock
+        os.close(lock)  # taken for a dead one's in the moment before it was locked
+
+
+_open: weakref.WeakSet[Journal] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for journal in list(_open):
+        journal._let_go()
+
+
+os.register_at_fork(after_in_child=_forked)

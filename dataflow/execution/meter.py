@@ -39,7 +39,7 @@ class Meter:
         """All that was counted, newest last."""
         with self._thread:
             rows = self._db.execute(
-                "SELECT job, key, target, nbytes FROM served ORDER BY last"
+                "SELECT job, key, target, nbytes FROM served ORDER BY last, job, key, target"
             ).fetchall()
         return [
             LedgerEntry(job=job, key=key, source=source, target=target, nbytes=nbytes)

@@ -20,14 +20,16 @@ status                meaning
 
 Guarantees: after an end the status does not change; reports of abandoned attempts count as far as
 they are facts (something is stored, bytes crossed) and no further; a unit is never wanted at a
-lost site, before its inputs exist, or more than ``1 + retries`` times after a failure; the user's
+lost site, before its inputs exist, or after more than ``retries`` failures; it has ended when all
+its outputs are stored; no two orders have the same number, whatever plans come between; the user's
 own errors are never retried. A site that fails more often than that is done without, if there is
-another way.
+another way. :func:`apply` never raises: what is not wanted or comes too late changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -36,6 +38,8 @@ from dataflow.errors import (
     JobCancelled,
     JobError,
     JobTimedOut,
+    PlacementError,
+    SiteRefused,
     SiteUnreachable,
     TransferFailed,
     to_document,
@@ -47,6 +51,7 @@ from dataflow.execution.events import (
     Ended,
     ErrorDocument,
     Event,
+    Fault,
     JobCreated,
     JobQueued,
     JobStarted,
@@ -74,8 +79,8 @@ MOST_REPLANS = 3
 class Unit:
     """A segment or transfer of the plan, as far as it got.
 
-    ``attempt`` counts orders sent, from 1; ``failures`` those that count against the limit;
-    ``reported`` is the number of reports seen of this attempt.
+    ``attempt`` counts orders, from 1; ``failures`` those that count against the limit;
+    ``reported`` is the number of reports seen of this attempt, since it was last sent.
     """
 
     status: str = "waiting"  # waiting, running, ended
@@ -90,6 +95,10 @@ class JobState:
 
     Attributes
     ----------
+    units
+        Units of the present plan by name.
+    dropped
+        Units of earlier plans, so that their orders' numbers are not used again.
     stored
         ``(key, site)`` → the report that it is committed there.
     crossed
@@ -97,7 +106,7 @@ class JobState:
     lost
         Sites that did not answer; not used again by this job.
     gone
-        URLs of inputs that turned out to be gone or changed.
+        URLs of inputs that turned out to be gone or changed, and were not made again since.
     replan
         Why a new plan is needed; empty if it is not.
     cause
@@ -115,6 +124,7 @@ class JobState:
     updated: float = 0.0
     started: float | None = None
     units: Mapping[str, Unit] = field(default_factory=dict)
+    dropped: Mapping[str, Unit] = field(default_factory=dict)
     stored: Mapping[tuple[str, str], Stored] = field(default_factory=dict)
     crossed: tuple[Crossed, ...] = ()
     lost: frozenset[str] = frozenset()
@@ -186,9 +196,10 @@ def apply(state: JobState, event: Event) -> JobState:
     if after is state:
         return state
     after = replace(after, updated=max(state.updated, event.time))
-    if not after.over and not after.replan and after.status in ("running", "suspended"):
-        if all(unit.status == "ended" for unit in after.units.values()):
-            after = replace(after, status="done")
+    if after.started is None or after.over or after.replan:
+        return after
+    if all(unit.status == "ended" for unit in after.units.values()):
+        return replace(after, status="done")
     return after
 
 
@@ -202,7 +213,8 @@ def _apply(state: JobState, event: Event) -> JobState:
             return replace(state, status="queued") if state.status == "created" else state
         case JobStarted():
             status: JobStatus = "suspended" if state.status == "suspended" else "running"
-            return replace(state, status=status, started=state.started or event.time)
+            started = event.time if state.started is None else state.started
+            return replace(state, status=status, started=started)
         case UnitStarted():
             return _started(state, event)
         case SiteLost():
@@ -210,7 +222,7 @@ def _apply(state: JobState, event: Event) -> JobState:
         case Replanned():
             return _replanned(state, event)
         case ReplanFailed():
-            return replace(state, status="failed", error=event.error, replan="")
+            return _failed(state, event.error) if state.replan else state
         case Asked():
             return _asked(state, event)
         case TimeLimitReached():
@@ -220,112 +232,156 @@ def _apply(state: JobState, event: Event) -> JobState:
 
 
 def _started(state: JobState, event: UnitStarted) -> JobState:
+    """The order that is wanted goes out; once more after its site forgot it, with a new list."""
     unit = state.units.get(event.unit)
-    if unit is None or unit.status == "ended" or event.attempt <= unit.attempt:
+    if unit is None or event.attempt < 1 or event.attempt != _attempt_wanted(state, event.unit):
         return state
-    return _with(
-        state, event.unit, replace(unit, status="running", attempt=event.attempt, reported=0)
-    )
+    sent = replace(unit, status="running", attempt=event.attempt, reported=0)
+    return _with(state, event.unit, sent)
 
 
 def _reported(state: JobState, event: UnitReported) -> JobState:
     report = event.report
     unit = state.units.get(event.unit)
-    current = unit is not None and unit.attempt == event.attempt and unit.status == "running"
-    if unit is not None and current:
-        state = _with(
-            state, event.unit, replace(unit, reported=max(unit.reported, event.number + 1))
-        )
-        unit = state.units[event.unit]
+    if unit is None or unit.attempt != event.attempt or unit.status != "running":
+        return _fact(state, report)
+    if event.number < unit.reported:
+        return state  # heard already
+    unit = replace(unit, reported=event.number + 1)
+    state = _with(state, event.unit, unit)
     if isinstance(report, Stored):
+        return replace(_fact(state, report, fresh=True), gone=state.gone - {report.replica.url})
+    if state.over:
+        return _fact(state, report)
+    if isinstance(report, Ended):
+        return _ended(state, event.unit, unit)
+    if isinstance(report, Broke):
+        return _broke(state, event.unit, unit, report.error, report.fault)
+    return _fact(state, report)
+
+
+def _fact(state: JobState, report: Report, *, fresh: bool = False) -> JobState:
+    """What is true whoever reports it: something is stored, bytes crossed.
+
+    Only an attempt that runs (``fresh``) can tell that what was gone is there again.
+    """
+    if isinstance(report, Stored) and (fresh or report.replica.url not in state.gone):
         return replace(state, stored={**state.stored, (report.key, report.replica.site): report})
     if isinstance(report, Crossed):
         return replace(state, crossed=(*state.crossed, report))
-    if unit is None or not current or state.over:
-        return state
-    if isinstance(report, Ended):
-        return _with(state, event.unit, replace(unit, status="ended"))
-    if isinstance(report, Broke):
-        return _broke(state, event.unit, unit, report)
     return state
 
 
-def _broke(state: JobState, name: str, unit: Unit, report: Broke) -> JobState:
-    if report.fault == "user":
-        return replace(state, status="failed", error=report.error)
-    if report.fault == "input":
-        gone = _inputs_named(state, name, report.error)
-        if state.replans >= MOST_REPLANS or not gone:
-            return replace(state, status="failed", error=report.error)
-        waiting = _with(state, name, replace(unit, status="waiting"))
-        return replace(
-            waiting,
-            gone=state.gone | gone,
-            stored={k: s for k, s in state.stored.items() if s.replica.url not in gone},
-            replan=f"an input of {name} is gone",
-            replans=state.replans + 1,
-            cause=report.error,
-        )
+def _ended(state: JobState, name: str, unit: Unit) -> JobState:
+    if _all_stored(state, name):
+        return _with(state, name, replace(unit, status="ended"))
+    # One was found gone meanwhile, or the site does not keep its word.
+    site = _site(state.plan, name)
+    error = SiteRefused(site, f"it ended {name} without all of its outputs being stored")
+    return _broke(state, name, unit, to_document(error), "site")
+
+
+def _broke(state: JobState, name: str, unit: Unit, error: ErrorDocument, fault: Fault) -> JobState:
+    if fault == "user":
+        return _failed(state, error)
+    if fault == "input":
+        return _without_inputs(state, name, replace(unit, status="waiting"), error)
     again = _with(state, name, replace(unit, status="waiting", failures=unit.failures + 1))
     if unit.failures < state.retries:
         return again
-    culprit = _culprit(state, name, report.error)
-    if report.fault == "worker" or culprit in state.lost:
-        return replace(state, status="failed", error=report.error)
-    return replace(
-        again,
-        lost=state.lost | {culprit},
-        replan=f"site {culprit} fails",
-        cause=report.error,
-    )
+    if fault == "worker":
+        return _failed(state, error)
+    culprit = _culprit(state.plan, name, error)
+    if culprit in state.lost:
+        return again if state.replan else _failed(state, error)
+    return _without(again, culprit, f"site {culprit} fails", error)
 
 
-def _culprit(state: JobState, name: str, error: ErrorDocument) -> str:
+def _failed(state: JobState, error: ErrorDocument) -> JobState:
+    return replace(state, status="failed", error=error, replan="", cause=None)
+
+
+def _culprit(plan: Plan, name: str, error: ErrorDocument) -> str:
     """The site to do without after a failure that was nobody's code."""
-    part = _part(state.plan, name)
-    args = error.get("args") or ("",)
-    if error.get("kind") == SiteUnreachable.kind:
-        return str(args[0])
-    if error.get("kind") == TransferFailed.kind and isinstance(part, Transfer):
-        return part.source
-    return _site(state.plan, name)
+    part = _part(plan, name)
+    if isinstance(part, Transfer):
+        named = next(iter(_args(error)), "")
+        unreachable = error.get("kind") == SiteUnreachable.kind and named == part.source
+        if unreachable or error.get("kind") == TransferFailed.kind:
+            return part.source
+    return _site(plan, name)
+
+
+def _without_inputs(state: JobState, name: str, unit: Unit, error: ErrorDocument) -> JobState:
+    """Inputs of a unit are gone: they have to be found elsewhere or made again."""
+    gone = _inputs_named(state, name, error)
+    if state.replans >= MOST_REPLANS or not gone:
+        return _failed(state, error)
+    return replace(
+        _with(state, name, unit),
+        gone=state.gone | gone,
+        stored={k: s for k, s in state.stored.items() if s.replica.url not in gone},
+        replan=f"an input of {name} is gone",
+        replans=state.replans + 1,
+        cause=error,
+    )
 
 
 def _inputs_named(state: JobState, name: str, error: ErrorDocument) -> frozenset[str]:
     """URLs of the unit's inputs that the error names; all, if it names none."""
     urls = {replica.url for replica in _inputs(state, name).values()}
-    text = " ".join(str(arg) for arg in error.get("args", ()))
-    return frozenset(url for url in urls if url in text) or frozenset(urls)
+    text = " ".join(str(arg) for arg in _args(error))
+    named = {url for url in urls if re.search(re.escape(url) + r"(?![\w-]|\.\w)", text)}
+    return frozenset(named or urls)
+
+
+def _args(error: ErrorDocument) -> Sequence[object]:
+    """Arguments in an error's document; it may come from anywhere."""
+    args = error.get("args")
+    return args if isinstance(args, list | tuple) else ()
 
 
 def _lost(state: JobState, event: SiteLost) -> JobState:
+    if event.site in state.lost:
+        return state
+    needed = any(
+        unit.status != "ended" and event.site in _sites(state.plan, name)
+        for name, unit in state.units.items()
+    )
+    if not needed:
+        return replace(state, lost=state.lost | {event.site})
+    cause = to_document(SiteUnreachable(event.site, event.reason))
+    return _without(state, event.site, f"site {event.site} does not answer", cause)
+
+
+def _without(state: JobState, site: str, why: str, cause: ErrorDocument) -> JobState:
+    """Do without a site from now on: its orders are abandoned, and a new plan is needed."""
     units = {
         name: replace(unit, status="waiting")
-        if unit.status == "running" and _site(state.plan, name) == event.site
+        if unit.status == "running" and _site(state.plan, name) == site
         else unit
         for name, unit in state.units.items()
     }
-    return replace(
-        state,
-        units=units,
-        lost=state.lost | {event.site},
-        replan=f"site {event.site} does not answer",
-        cause=to_document(SiteUnreachable(event.site, event.reason)),
-    )
+    return replace(state, units=units, lost=state.lost | {site}, replan=why, cause=cause)
 
 
 def _replanned(state: JobState, event: Replanned) -> JobState:
-    """Units that run already and are in the new plan as well go on; all others begin anew."""
+    """What runs goes on if it is in the new plan as well, and what is stored need not be again."""
+    plan = event.plan
+    used = {site for name in _units_of(plan) for site in _sites(plan, name)} & state.lost
+    if used:
+        error = PlacementError(f"the new plan uses {', '.join(sorted(used))}, which was lost")
+        return _failed(state, state.cause or to_document(error))
+    known = {**state.dropped, **state.units}
+    after = replace(state, plan=plan, replan="", cause=None)
     units = {}
-    for name, unit in _units_of(event.plan).items():
-        old = state.units.get(name)
-        if old is None:
-            units[name] = unit
-        elif old.status == "running":
-            units[name] = old
-        else:
-            units[name] = replace(old, status="waiting")
-    return replace(state, plan=event.plan, units=units, replan="", cause=None)
+    for name, unit in _units_of(plan).items():
+        old = known.pop(name, unit)
+        goes_on = name in state.units and (
+            old.status == "running" or (old.status == "ended" and _all_stored(after, name))
+        )
+        units[name] = old if goes_on else replace(old, status="waiting")
+    return replace(after, units=units, dropped=known)
 
 
 def _asked(state: JobState, event: Asked) -> JobState:
@@ -333,7 +389,7 @@ def _asked(state: JobState, event: Asked) -> JobState:
         error = to_document(JobCancelled(state.job, event.by))
         return replace(state, status="cancelled", error=error)
     if event.what == "suspend":
-        return replace(state, status="suspended")
+        return state if state.status == "suspended" else replace(state, status="suspended")
     if state.status == "suspended":
         return replace(state, status="running" if state.started is not None else "created")
     return state
@@ -354,14 +410,17 @@ def wanted(state: JobState) -> Wanted:
     """What must be running now; everything else of this job must not."""
     if state.over or state.status in ("created", "queued"):
         return Wanted()
-    units = {name: unit.attempt for name, unit in state.units.items() if unit.status == "running"}
-    if state.replan:
-        return Wanted(units, replan=True)
-    if state.status == "running":
-        for name, unit in state.units.items():
-            if unit.status == "waiting" and _ready(state, name):
-                units[name] = unit.attempt + 1
-    return Wanted(units)
+    attempts = {name: _attempt_wanted(state, name) for name in state.units}
+    return Wanted({name: n for name, n in attempts.items() if n}, replan=bool(state.replan))
+
+
+def _attempt_wanted(state: JobState, name: str) -> int:
+    """Number of the order of a unit that must be under way; 0 if none must."""
+    unit = state.units[name]
+    if unit.status == "running":
+        return unit.attempt
+    begins = state.status == "running" and not state.replan and unit.status == "waiting"
+    return unit.attempt + 1 if begins and _ready(state, name) else 0
 
 
 def order_id(state: JobState, unit: str, attempt: int) -> str:
@@ -420,7 +479,7 @@ def site_of(state: JobState, unit: str) -> str:
 
 
 def _units_of(plan: Plan) -> dict[str, Unit]:
-    return {part.id: Unit() for part in (*plan.segments, *plan.transfers)}
+    return {name: Unit() for name in (*plan.segment_by_id, *plan.transfer_by_id)}
 
 
 def _part(plan: Plan, name: str) -> Segment | Transfer:
@@ -430,6 +489,20 @@ def _part(plan: Plan, name: str) -> Segment | Transfer:
 def _site(plan: Plan, name: str) -> str:
     part = _part(plan, name)
     return part.target if isinstance(part, Transfer) else part.site
+
+
+def _sites(plan: Plan, name: str) -> tuple[str, ...]:
+    """The sites that a unit cannot do without."""
+    part = _part(plan, name)
+    return (part.source, part.target) if isinstance(part, Transfer) else (part.site,)
+
+
+def _all_stored(state: JobState, name: str) -> bool:
+    """Whether all that a unit makes is stored where it should be."""
+    part = _part(state.plan, name)
+    if isinstance(part, Transfer):
+        return (part.key, part.target) in state.stored
+    return all((key, part.site) in state.stored for key in part.outputs)
 
 
 def _ready(state: JobState, name: str) -> bool:
@@ -502,4 +575,4 @@ def _last_first(copies: list[Replica], site: str) -> list[Replica]:
 
 def is_fact(report: Report) -> bool:
     """Whether a report belongs in the journal; progress does not."""
-    return not report.type == "progress"
+    return report.type != "progress"

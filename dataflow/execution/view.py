@@ -89,7 +89,8 @@ def view_of(state: JobState, coordinator: str) -> JobView:
 
 def _message(state: JobState) -> str:
     if state.error is not None:
-        return str(from_document(state.error)).strip().splitlines()[0]
+        error = from_document(state.error)
+        return next(iter(str(error).strip().splitlines()), type(error).__name__)
     if state.replan:
         return f"{state.replan}; looking for another way"
     return ""
