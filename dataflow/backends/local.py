@@ -15,7 +15,7 @@ import structlog
 log = structlog.get_logger(__name__)
 
 #: What every worker imports while it starts, so that the first task does not have to.
-IMPORTS = ("xarray", "zarr", "obstore", "dataflow.storage.results", "dataflow.execution.to_dask")
+IMPORTS = ("dask.array", "pydantic", "dataflow.storage.results", "dataflow.execution.to_dask")
 
 #: Time (s) for a worker to end by itself before it is killed.
 GRACE = 0.5

@@ -32,7 +32,7 @@ from dataflow.graph.operation import Functions, Step
 from dataflow.storage.manifest import Manifest, replica_of
 from dataflow.storage.open import Options, local_path, object_store, split
 from dataflow.storage.read import open_data
-from dataflow.storage.results import write_result
+from dataflow.storage.results import find_result, write_result
 from dataflow.storage.transfer import listing_of
 
 #: Up to so many Dask tasks there is nothing to gain from other workers, only a way to go.
@@ -137,6 +137,15 @@ def submit(client: Any, work: Work, earlier: Sequence[Any], *, key: str) -> tupl
 
 
 # --- inside a worker ---------------------------------------------------------------------------
+
+
+def dask_setup(worker: Any) -> None:
+    """Called by Dask in a worker that starts: does once what the first step would have to wait for."""
+    with tempfile.TemporaryDirectory(dir=worker.local_directory) as directory:
+        write_result(0.0, root=directory, key="warm", attempt="up", provenance=environment())
+        lying = find_result(directory, "warm")
+        if lying is not None:
+            open_data(replica_of(lying, "", ""), kind="array").compute(scheduler="sync")
 
 
 def run_step(work: Work, *earlier: Outcome) -> Outcome:

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from dataflow.datasets import Dataset, Extent, Format, Kind
 from dataflow.errors import (
     CorruptResult,
-    DataflowError,
     SiteError,
     TransferFailed,
     UnknownDataset,
     UnreadableDataset,
 )
 from dataflow.execution.events import Crossed, Report, Stored, TransferOrder
-from dataflow.execution.failures import Broken, broken, text_of
+from dataflow.execution.failures import Broken, Failure, broken, text_of
 from dataflow.execution.workplace import Workplace
 from dataflow.graph.keys import digest
 from dataflow.storage.manifest import Manifest, replica_of
@@ -151,7 +150,6 @@ class _Transfer:
         if isinstance(cause, SiteError):
             return broken(cause, "site")
         reason = error.reason if isinstance(error, TransferFailed) else text_of(error)
-        failed: DataflowError = TransferFailed(
-            self._dataset().name, self.order.replica.site, self.workplace.site.name, reason
-        )
-        return broken(failed, "site")
+        way = (self._dataset().name, self.order.replica.site, self.workplace.site.name)
+        # Written out, because an OSError keeps no more than two of its arguments.
+        return Broken(Failure({"kind": TransferFailed.kind, "args": [*way, reason]}, "site"))
