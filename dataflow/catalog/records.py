@@ -15,9 +15,9 @@ from dataflow.catalog import typed
 from dataflow.catalog.entries import TYPES, JobSummary, TagSet
 from dataflow.catalog.log import Log
 from dataflow.catalog.search import TagPattern, order
-from dataflow.catalog.snapshot import Snapshot, assemble
+from dataflow.catalog.snapshot import Snapshot, assemble, topology
 from dataflow.datasets import Dataset, Replica
-from dataflow.sites import Link, Site
+from dataflow.sites import Link, Site, Topology
 from dataflow.stores import Store
 
 
@@ -37,6 +37,7 @@ class Records(Log):
     def __init__(self, path: Path | str, site: str) -> None:
         self._caches = {kind: typed.Cache(kind) for kind in TYPES}
         self._snapshot: tuple[Any, Snapshot] | None = None
+        self._topology: tuple[Any, Topology] | None = None
         super().__init__(path, site)
 
     def get(self, kind: str, id: str, site: str | None = None) -> Any:
@@ -71,15 +72,15 @@ class Records(Log):
 
     def sites(self) -> list[Site]:
         """Sites by their own word, sorted by name; addresses as for a plan."""
-        return list(self.snapshot().topology.sites)
+        return list(self.topology().sites)
 
     def stores(self) -> list[Store]:
         """Stores of all sites."""
-        return list(self.snapshot().topology.stores)
+        return list(self.topology().stores)
 
     def links(self) -> list[Link]:
         """The best reading of each link."""
-        return list(self.snapshot().topology.links)
+        return list(self.topology().links)
 
     def jobs(self) -> list[JobSummary]:
         """Jobs of all coordinators, newest first."""
@@ -110,6 +111,17 @@ class Records(Log):
         with self._reading() as db:
             asked = {"name": name, "owner": owner, "site": site, "kind": kind, "tags": tags} | asked
             return typed.find(db, asked, limit)
+
+    def topology(self, away: Collection[str] = ()) -> Topology:
+        """Sites, stores and links alone; the same object while nothing changes about them."""
+        kinds = ("site", "store", "link", "peer")
+        with self._reading() as db:
+            state = (frozenset(away), *(self._caches[kind].refresh(db) for kind in kinds))
+            if self._topology is None or self._topology[0] != state:
+                written: Mapping[str, Any] = {kind: self._caches[kind].read(db) for kind in kinds}
+                found = topology(written, me=self.site, away=away, taken_at=time.time())
+                self._topology = (state, found)
+            return self._topology[1]
 
     def snapshot(self, away: Collection[str] = (), taken_at: float | None = None) -> Snapshot:
         """All that is known now, as one frozen value; the same object while nothing changes."""

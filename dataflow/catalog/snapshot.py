@@ -208,14 +208,25 @@ def assemble(
             key: tuple(sorted(copies, key=lambda copy: (copy.site, copy.store, copy.url)))
             for key, copies in replicas.items()
         },
-        topology=Topology(
-            sites=_sites(written, me),
-            stores=_stores(written.get("store", ())),
-            links=_links(written.get("link", ())),
-            away=frozenset(away) - {me},
-            taken_at=taken_at,
-        ),
+        topology=topology(written, me=me, away=away, taken_at=taken_at),
         tags=merge_tags(record for _, record in written.get("tags", ())),
+    )
+
+
+def topology(
+    written: Mapping[str, Iterable[Written]],
+    *,
+    me: str = "",
+    away: Collection[str] = (),
+    taken_at: float = 0.0,
+) -> Topology:
+    """The world alone, by the same rules: it needs no look at the datasets, however many."""
+    return Topology(
+        sites=_sites(written, me),
+        stores=_stores(written.get("store", ())),
+        links=_links(written.get("link", ())),
+        away=frozenset(away) - {me},
+        taken_at=taken_at,
     )
 
 

@@ -200,7 +200,7 @@ class Participant:
 
     def topology(self) -> Topology:
         """Sites, stores and links as known now."""
-        return self.snapshot().topology
+        return self.records.topology(away=self._away())
 
     def _away(self) -> frozenset[str]:
         return self.sync.away() if self._started else frozenset()

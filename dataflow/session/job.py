@@ -79,7 +79,8 @@ class Job:
     def result(self, timeout: float | None = None) -> Any:
         """What it computed; a list if several results were asked for.
 
-        Lazy xarray objects over the stored Zarr; tables as DataFrames, files as paths.
+        Lazy xarray objects over the stored Zarr (up to 1 MiB they are loaded at once); tables as
+        DataFrames, files as paths.
 
         Raises
         ------
@@ -116,11 +117,13 @@ class Job:
     def _open(self, state: JobState, key: str) -> Any:
         session = self._session
         stored = next((s for (k, _), s in state.stored.items() if k == key), None)
-        snapshot = session._participant.snapshot()
         dataset: Dataset | None = stored.dataset if stored is not None else None
-        if dataset is None:
-            dataset = state.plan.sources.get(key) or snapshot.resolve(key)
-        copies = list(dict.fromkeys([*state.results()[key], *snapshot.replicas_of(key)]))
+        copies = list(state.results()[key])
+        away = session._participant.sync.away()
+        if dataset is None or all(copy.site in away for copy in copies):
+            snapshot = session._participant.snapshot()
+            dataset = dataset or state.plan.sources.get(key) or snapshot.resolve(key)
+            copies = list(dict.fromkeys([*copies, *snapshot.replicas_of(key)]))
         return session._read(dataset, copies, job=self.id)
 
     def _refreshed(self) -> JobState:
@@ -161,8 +164,10 @@ class Job:
     # --- showing ---------------------------------------------------------------------------------
 
     def _shown(self) -> JobView:
-        if self._state is not None and self._state.over:
+        if self._state is not None and (self._state.over or self._session.closed):
             return view_of(self._state, "")
+        if self._session.closed:
+            return JobView(id=self.id, status="unknown", message="the session is closed")
         try:
             return self.view()
         except DataflowError as error:

@@ -25,7 +25,9 @@ def write_part(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pandas(frame)
+    # Partitions of one table differ in whether their index is a plain count: all do as the whole.
+    index = None if schema is None else len(schema.names) > len(frame.columns)
+    table = pa.Table.from_pandas(frame, preserve_index=index)
     if schema is not None:
         # A partition without a single value in a column guesses another type than its neighbours.
         table = table.cast(schema.with_metadata(table.schema.metadata))
@@ -33,6 +35,9 @@ def write_part(
     pq.write_table(table, sink, write_page_checksum=True)
     usage = frame.memory_usage(index=False, deep=True)
     entry = attempt.put(f"part-{number:06}.parquet", [memoryview(sink.getvalue()).cast("B")])
+    # Arrow keeps what it freed for the next time; a worker near its limit would be stopped for it.
+    del table, sink
+    pa.default_memory_pool().release_unused()
     return entry, len(frame), tuple(int(n) for n in usage)
 
 

@@ -126,7 +126,7 @@ def test_dy13_large_answer_through_a_third_party(three: Federation, tmp_path: Pa
         with three.memory(os.getpid()) as peaks:
             job = session.submit(plan)
             job.wait(240)
-            assert job.status == "done"
+            assert job.status == "done", job
         peaks.pop("also")  # this process made the tables
         assert max(peaks.values()) < GB, peaks
         into = three.wires["surf"].bytes_in + three.wires["vu"].bytes_out
