@@ -21,6 +21,8 @@ class LoopThread:
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+        # In this thread: the one that closes may be a notebook's, which runs a loop of its own.
+        _finish(self._loop)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run to the end and give what it gives; an interrupt stops it."""
@@ -37,7 +39,6 @@ class LoopThread:
             return
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        _finish(self._loop)
 
 
 def _finish(loop: asyncio.AbstractEventLoop) -> None:
