@@ -262,7 +262,8 @@ class Drive:
         if not sent:
             if unit.failures:
                 await asyncio.sleep(_pause(unit.failures + 2))
-            self.record(self._sending(site, name, attempt))
+            if not self.record(self._sending(site, name, attempt)):
+                return
         since = self.state.units[name].reported
         id = order_id(self.state, name, attempt)
         wait = min(POLL_SECONDS, around.lost_after / 2)
@@ -293,8 +294,9 @@ class Drive:
                 self._given.pop(site, None)
                 if forgotten > 1:
                     await asyncio.sleep(_pause(forgotten))
-                if since:  # its list begins anew, and the journal has to know before it does
-                    self.record(self._sending(site, name, attempt))
+                # Its list begins anew, and the journal has to know before it does.
+                if since and not self.record(self._sending(site, name, attempt)):
+                    return
                 sent, since = False, 0
                 continue
             if reports:

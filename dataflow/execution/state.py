@@ -285,7 +285,7 @@ def _broke(state: JobState, name: str, unit: Unit, error: ErrorDocument, fault: 
     if fault == "user":
         return _failed(state, error)
     if fault == "input":
-        return _without_inputs(state, name, replace(unit, status="waiting"), error)
+        return _without_inputs(state, name, error)
     again = _with(state, name, replace(unit, status="waiting", failures=unit.failures + 1))
     if unit.failures < state.retries:
         return again
@@ -312,13 +312,20 @@ def _culprit(plan: Plan, name: str, error: ErrorDocument) -> str:
     return _site(plan, name)
 
 
-def _without_inputs(state: JobState, name: str, unit: Unit, error: ErrorDocument) -> JobState:
+def _without_inputs(state: JobState, name: str, error: ErrorDocument) -> JobState:
     """Inputs of a unit are gone: they have to be found elsewhere or made again."""
     gone = _inputs_named(state, name, error)
     if state.replans >= MOST_REPLANS or not gone:
         return _failed(state, error)
+    units = {
+        other: replace(unit, status="waiting")
+        if unit.status == "running" and not gone.isdisjoint(_urls(state, other))
+        else unit
+        for other, unit in state.units.items()
+    }
     return replace(
-        _with(state, name, unit),
+        state,
+        units=units,
         gone=state.gone | gone,
         stored={k: s for k, s in state.stored.items() if s.replica.url not in gone},
         replan=f"an input of {name} is gone",
@@ -329,10 +336,14 @@ def _without_inputs(state: JobState, name: str, unit: Unit, error: ErrorDocument
 
 def _inputs_named(state: JobState, name: str, error: ErrorDocument) -> frozenset[str]:
     """URLs of the unit's inputs that the error names; all, if it names none."""
-    urls = {replica.url for replica in _inputs(state, name).values()}
+    urls = _urls(state, name)
     text = " ".join(str(arg) for arg in _args(error))
     named = {url for url in urls if re.search(re.escape(url) + r"(?![\w-]|\.\w)", text)}
     return frozenset(named or urls)
+
+
+def _urls(state: JobState, name: str) -> set[str]:
+    return {replica.url for replica in _inputs(state, name).values()}
 
 
 def _args(error: ErrorDocument) -> Sequence[object]:

@@ -261,6 +261,7 @@ class SimulatedSite:
             key=key, source=source.name, target=self.name, nbytes=nbytes, seconds=self.delay
         )
         self._report(running, crossed)
+        await asyncio.sleep(self.delay / 2)
         self._tell_stored(running, key, False, self.delay)
         return Ended(seconds=self.delay)
 

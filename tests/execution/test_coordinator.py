@@ -459,6 +459,36 @@ def test_journal_that_fails_for_a_while(world: Federation, monkeypatch: pytest.M
     run(world, story)
 
 
+def test_order_that_the_journal_does_not_take_is_not_sent(
+    world: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uva = world.sites["uva"]
+
+    async def at_once() -> None:
+        uva.asked += 1
+
+    monkeypatch.setattr(uva, "_answer", at_once)
+
+    async def story(world: Federation) -> None:
+        journal = world.journal
+        assert journal is not None
+        append = journal.append
+
+        def fails(job: str, events: Any, **how: Any) -> None:
+            if any(isinstance(event, UnitStarted) for event in events):
+                raise sqlite3.OperationalError("database or disk is full")
+            append(job, events, **how)
+
+        with monkeypatch.context() as broken:
+            broken.setattr(journal, "append", fails)
+            world.submit(one_step(world))
+            await asyncio.sleep(0.1)
+            assert uva.asked == 0
+        await world.until("done")
+
+    run(world, story)
+
+
 def test_request_that_cannot_be_written_down_is_told(
     world: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

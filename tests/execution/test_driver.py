@@ -385,6 +385,31 @@ def test_restarted_site_gets_the_order_again(tmp_path: Path) -> None:
     run(world, story)
 
 
+def test_restart_of_a_site_and_then_of_the_coordinator(tmp_path: Path) -> None:
+    """The list of reports that the next coordinator finds is a new and shorter one."""
+    world = federation(tmp_path, {"run1": copies("run1", "uva")})
+    plan = world.plan(chain(), result_at="ams")
+    (move,) = plan.transfer_by_id
+
+    async def story(world: Federation) -> None:
+        ams = world.sites["ams"]
+        ams.delay = 0.2
+        world.submit(plan)
+        assert world.coordinator is not None
+        await world.until_true(lambda: world.coordinator.state("job").units[move].reported)
+        ams.restart()
+        ams.answers_after = 0.02
+        await world.until_true(lambda: len(ams.started) == 2)
+        await world.kill()
+        world.open()
+        state = await world.until("done")
+        world.check(state)
+        assert len(set(ams.started)) == 1
+        assert len(state.crossed) == 1
+
+    run(world, story)
+
+
 def test_site_that_forgets_always(tmp_path: Path) -> None:
     world = federation(tmp_path, {"run1": copies("run1", "uva")})
 
@@ -501,6 +526,24 @@ def test_code_is_given_again_after_a_site_lost_it(tmp_path: Path) -> None:
         world.check(state)
         assert len(uva.given) == 2 * len(payloads(state.plan))
         assert len(uva.started) == 2
+
+    run(world, story)
+
+
+def test_code_that_was_lost_in_a_restart(tmp_path: Path) -> None:
+    world = federation(tmp_path, {"run1": copies("run1", "uva")})
+
+    async def story(world: Federation) -> None:
+        uva = world.sites["uva"]
+        uva.delay = 0.05
+        world.submit(world.plan(chain()))
+        await world.until_true(lambda: uva.started)
+        uva.codes.clear()
+        uva.restart()
+        state = await world.until("done")
+        world.check(state)
+        assert len(uva.given) == 2 * len(payloads(state.plan))
+        assert len(set(uva.started)) == 1
 
     run(world, story)
 

@@ -592,6 +592,19 @@ def test_gone_result_is_made_again() -> None:
     assert through(state, MOVE, SECOND).status == "done"
 
 
+def test_all_who_read_what_is_gone_are_abandoned() -> None:
+    copies = {f"run{n}": [replica(f"run{n}", "uva", 1000)] for n in (1, 2)}
+    run1, run2 = (of_dataset(dataset(name)) for name in copies)
+    state = running(plan_of(merge([square(run1), centre(run1), centre(run2)]), copies=copies))
+    for name in wanted(state).units:
+        state = sent(state, name)
+    (reader,) = wanted(state).units.keys() & state.plan.segment_by_id.keys()
+    assert len(wanted(state).units) == 3
+    state = told(state, reader, gone(copies["run1"][0].url))
+    (other,) = wanted(state).units
+    assert state.plan.transfer_by_id[other].key == "run2"
+
+
 def test_old_news_does_not_bring_back_what_is_gone() -> None:
     state = sent(through(running(), FIRST), MOVE)
     state = told(state, MOVE, gone(stored(SQUARE, "uva").replica.url))
