@@ -88,10 +88,10 @@ class Participant:
         self.site: Site = federation.site or Site(name=VISITOR, workers=0)
         self.name = self.site.name
         self.state_dir = federation.state
-        self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.records = Records(self.state_dir / "catalog.db", self.name)
         self.ways = Ways(federation, self.name, self.topology)
         self.ways.check()
+        self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.records = Records(self.state_dir / "catalog.db", self.name)
         self.sync = Sync(
             self.records,
             Peer(site=self.name, address=address),
@@ -443,7 +443,17 @@ class Participant:
             )
         if state.over:
             self._summaries.pop(state.job, None)
+            self._tag_reused(state)
             self._learn(state)
+
+    def _tag_reused(self, state: JobState) -> None:
+        """What was there before keeps its own tags; this user's words are added beside them."""
+        if state.status != "done" or not state.tags:
+            return
+        made = {key for (key, _), stored in state.stored.items() if not stored.reused}
+        for key in state.plan.outputs:
+            if key not in made:
+                self.tag(key, state.user, state.tags)
 
     def _learn(self, state: JobState) -> None:
         try:

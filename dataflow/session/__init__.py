@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataflow.session.connect import connect, job
-from dataflow.session.job import Job
+from dataflow.session.connecting import connect, job
+from dataflow.session.jobs import Job
 from dataflow.session.session import Session
 
 __all__ = ["Job", "Session", "connect", "job"]

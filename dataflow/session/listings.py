@@ -37,7 +37,9 @@ class _Table(Sequence[T], Generic[T]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[T]: ...
     def __getitem__(self, index: int | slice) -> T | Sequence[T]:
-        return type(self)(self._entries[index]) if isinstance(index, slice) else self._entries[index]
+        return (
+            type(self)(self._entries[index]) if isinstance(index, slice) else self._entries[index]
+        )
 
     def __repr__(self) -> str:
         if not self:

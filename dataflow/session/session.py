@@ -25,7 +25,7 @@ from dataflow.placement.make import relied_upon
 from dataflow.placement.plan import Keep, Plan
 from dataflow.placement.solve import Rule
 from dataflow.session import reading
-from dataflow.session.job import Job
+from dataflow.session.jobs import Job
 from dataflow.session.listings import Jobs, Ledger
 from dataflow.session.loop import LoopThread
 from dataflow.sites import Site, Topology

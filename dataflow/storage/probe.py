@@ -88,7 +88,7 @@ def probe(
     -------
     Probe
         Kind ``"array"`` for one variable, ``"dataset"`` for several, ``"table"`` for CSV and Parquet,
-        whose columns are the variables. HDF5 dimensions have the names of their scales, else
+        whose columns are the variables, ``"files"`` for what has no name or first bytes that we know. HDF5 dimensions have the names of their scales, else
         ``dim_0`` and so on.
 
     Raises
@@ -100,6 +100,14 @@ def probe(
     try:
         files = stored_files(url, credentials=credentials, options=options)
         format = format_of(source, files)
+        if format == "files" and variable is None:
+            return _files(
+                files, fingerprint_of(url, files, credentials=credentials, options=options)
+            )
+        if format == "files":
+            raise UnreadableDataset(
+                url, f"it has no variable {variable!r}: its format is not known"
+            )
         variables = (_ARRAYS | _TABLES)[format](source)
         fingerprint = fingerprint_of(url, files, credentials=credentials, options=options)
     except UnreadableDataset:
@@ -124,6 +132,15 @@ def probe(
     )
 
 
+def _files(files: tuple[tuple[str, int], ...], fingerprint: str) -> Probe:
+    """Something for programs to read, of which we know no more than its size."""
+    nbytes = sum(size for _, size in files)
+    extent = Extent(nbytes=nbytes)
+    return Probe(
+        kind="files", format="files", extent=extent, nbytes=nbytes, fingerprint=fingerprint
+    )
+
+
 def _selected(
     url: str, variables: tuple[Variable, ...], wanted: str | None
 ) -> tuple[Variable, ...]:
@@ -144,10 +161,10 @@ def format_of(source: Source, files: tuple[tuple[str, int], ...]) -> Format:
     Raises
     ------
     UnreadableDataset
-        If the two disagree, or neither says anything.
+        If the two disagree. Where neither says anything it is just files.
     """
     if files[0][0] != "":
-        return _directory_format(source.url, files)
+        return _directory_format(files)
     if files[0][1] == 0:
         raise UnreadableDataset(source.url, "the file is empty")
     with source.file() as file:
@@ -157,8 +174,7 @@ def format_of(source: Source, files: tuple[tuple[str, int], ...]) -> Format:
     named = _SUFFIXES.get(suffix)
     if named is None:
         if signed is None:
-            known = ", ".join(sorted(_SUFFIXES))
-            raise UnreadableDataset(source.url, f"unknown format; known endings are {known}")
+            return "files"
         return "hdf5" if "hdf5" in signed else next(iter(signed))
     if signed is not None and named not in signed:
         raise UnreadableDataset(
@@ -169,10 +185,10 @@ def format_of(source: Source, files: tuple[tuple[str, int], ...]) -> Format:
     return named
 
 
-def _directory_format(url: str, files: tuple[tuple[str, int], ...]) -> Format:
+def _directory_format(files: tuple[tuple[str, int], ...]) -> Format:
     names = {path for path, _ in files}
     if names & {"zarr.json", ".zgroup", ".zarray", ".zmetadata"}:
         return "zarr"
     if any(name.endswith((".parquet", ".parq")) for name in names):
         return "parquet"
-    raise UnreadableDataset(url, "a directory that is neither a Zarr store nor Parquet parts")
+    return "files"

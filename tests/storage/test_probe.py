@@ -147,7 +147,6 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
         ("a.h5", b"hello", "does not begin like one"),
         ("a.npy", b"\x93NUMPY\x01", "EOF|header|ValueError"),
         ("a.nc", b"\x93NUMPY\x01\x00", "called .nc and holds npy"),
-        ("a.xyz", b"hello", "unknown format"),
         ("a.csv", b"a,b\n1,2\n1,2,3\n", "Expected 2 fields|Error tokenizing"),
         ("a.csv", b"a,b\n\xff\xfe\n", "utf-8"),
         ("a.parquet", b"PAR1rubbish", "Parquet|magic|ArrowInvalid"),
@@ -158,6 +157,17 @@ def test_bad_files(tmp_path: Path, name: str, content: bytes, reason: str) -> No
     with pytest.raises(UnreadableDataset, match=reason) as caught:
         probe((tmp_path / name).as_uri())
     assert name in str(caught.value)
+
+
+def test_what_is_not_known_is_just_files(tmp_path: Path) -> None:
+    (tmp_path / "a.xyz").write_bytes(b"hello")
+    found = probe((tmp_path / "a.xyz").as_uri())
+    assert (found.kind, found.format, found.nbytes, found.extent.nbytes) == ("files", "files", 5, 5)
+    (tmp_path / "b.xyz").write_bytes(b"hello, again")
+    whole = probe(tmp_path.as_uri())
+    assert (whole.kind, whole.nbytes) == ("files", 17)
+    with pytest.raises(UnreadableDataset, match="no variable 'x'"):
+        probe((tmp_path / "a.xyz").as_uri(), variable="x")
 
 
 def test_truncated_files(hdf5: Path, tmp_path: Path) -> None:

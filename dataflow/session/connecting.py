@@ -16,7 +16,7 @@ from dataflow.sites import Site
 from dataflow.stores import Store
 
 if TYPE_CHECKING:
-    from dataflow.session.job import Job
+    from dataflow.session.jobs import Job
     from dataflow.session.session import Session
 
 #: Name of the one site there is when nothing was configured.
