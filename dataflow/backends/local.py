@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import multiprocessing.spawn
@@ -10,15 +11,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import structlog
 
 log = structlog.get_logger(__name__)
 
 #: What every worker imports while it starts, so that the first task does not have to.
 IMPORTS = ("dask.array", "pydantic", "dataflow.storage.results", "dataflow.execution.to_dask")
-
-#: Time (s) for a worker to end by itself before it is killed.
-GRACE = 0.5
 
 _LOOPBACK = "127.0.0.1"
 _WORKER_PROCESS = "Dask Worker process"
@@ -41,6 +40,7 @@ class LocalBackend:
         self._cluster: Any = None
         self._client: Any = None
         self._starting: asyncio.Task[None] | None = None
+        self._reviving: set[asyncio.Future[Any]] = set()
         self._closed = False
 
     async def start(self) -> None:
@@ -57,6 +57,7 @@ class LocalBackend:
                 self._starting.add_done_callback(self._started)
             # Whoever waits may be cancelled; a half-started cluster would be left behind.
             await asyncio.shield(self._starting)
+        self._revive()
         return self._client
 
     @property
@@ -73,14 +74,24 @@ class LocalBackend:
         nanny = next(
             (one for one in self._cluster.workers.values() if one.worker_address == address), None
         )
-        if nanny is None:
+        if nanny is None or nanny.pid is None:
             return
         log.info("worker-stopped", address=address)
-        # Announced, or Dask would count this against all the other tasks that the worker had.
+        try:
+            worker = psutil.Process(nanny.pid)
+            family = [worker, *worker.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        # Before Dask notices by itself, or it would count this against all other tasks that the
+        # worker had. Not before the end of the process: a worker that is told would end for good.
         await self._cluster.scheduler.remove_worker(
             address, stimulus_id="dataflow-stop-worker", expected=True, close=False
         )
-        await nanny.kill(timeout=GRACE, reason="dataflow-stop-worker")
+        while nanny.pid == worker.pid:
+            await asyncio.sleep(0.01)
 
     async def close(self) -> None:
         """End all workers; nothing can be run afterwards."""
@@ -98,6 +109,27 @@ class LocalBackend:
             return False
         running = (self._cluster.status, self._cluster.scheduler.status)
         return all(s.name == "running" for s in running) and self._client.status == "running"
+
+    def _revive(self) -> None:
+        """Have workers tried again that did not come up when they were last replaced.
+
+        A nanny tries once. What kept it (no memory for a process, a full disk) may be over.
+        """
+        if len(self._cluster.workers) < self.workers:
+            # Dask gives up a worker that does not come back in time.
+            self._cluster.scale(self.workers)
+        for nanny in self._cluster.workers.values():
+            process = nanny.process
+            if nanny.status.name == "running" and (
+                process is None or process.status.name in ("stopped", "failed")
+            ):
+                self._reviving.add(task := asyncio.ensure_future(nanny.instantiate()))
+                task.add_done_callback(self._revived)
+
+    def _revived(self, task: asyncio.Future[Any]) -> None:
+        self._reviving.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.warning("worker-not-started", error=str(task.exception()))
 
     async def _begin(self) -> None:
         await self._end()
@@ -130,6 +162,8 @@ class LocalBackend:
             log.warning("workers-not-started", error=str(starting.exception()))
 
     async def _end(self) -> None:
+        if self._reviving:
+            await asyncio.wait(self._reviving)
         client, cluster = self._client, self._cluster
         self._client = self._cluster = None
         if client is not None:

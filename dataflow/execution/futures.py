@@ -34,8 +34,8 @@ LOOK_EVERY = 1.0
 class Tasks:
     """Tasks of one order by the key of their step."""
 
-    def __init__(self, client: Any) -> None:
-        self.client = client
+    def __init__(self, backend: Backend, client: Any) -> None:
+        self.backend, self.client = backend, client
         self._made: dict[str, Any] = {}
         self._told: dict[str, Any] = {}
         self._labels: dict[str, str] = {}
@@ -67,7 +67,8 @@ class Tasks:
         label = self._labels.get(self._made[key].key, key)
         try:
             while not (await asyncio.wait({getting}, timeout=LOOK_EVERY))[0]:
-                if future.status == "lost" or self.client.status in ("closed", "closing"):
+                # Asking also has workers tried again that did not come up.
+                if future.status == "lost" or await self.backend.client() is not self.client:
                     raise broken(WorkerLost(label, site, "the workers' scheduler ended"), "worker")
             outcome: Outcome = getting.result()
             return outcome

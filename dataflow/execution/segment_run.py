@@ -119,7 +119,7 @@ class _Segment:
         except Exception as error:
             label, site = steps[-1].label, self.workplace.site.name
             raise broken(WorkerLost(label, site, f"no workers: {error}"), "worker") from error
-        tasks = Tasks(client)
+        tasks = Tasks(self.workplace.backend, client)
         try:
             for work in self._works(steps, wanted, given, payloads):
                 tasks.add(work)

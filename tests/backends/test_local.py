@@ -151,6 +151,44 @@ def test_starts_anew_when_the_cluster_died(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_worker_that_did_not_come_up_is_tried_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as backend:
+            client = await backend.client()
+            pid = await client.submit(os.getpid)
+            (nanny,) = backend._cluster.workers.values()
+            tried = asyncio.Event()
+
+            async def fail() -> None:
+                tried.set()
+                raise OSError("no memory for a process")
+
+            nanny.instantiate = fail
+            os.kill(pid, signal.SIGKILL)
+            await tried.wait()
+            del nanny.instantiate
+            waiting = client.submit(sum, [1, 2])
+            await asyncio.sleep(1)
+            assert not waiting.done()
+            assert await backend.client() is client
+            assert await waiting == 3
+
+    asyncio.run(story())
+
+
+def test_worker_that_dask_gave_up_is_replaced(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as backend:
+            client = await backend.client()
+            ((name, nanny),) = backend._cluster.workers.items()
+            await nanny.close()
+            del backend._cluster.workers[name]
+            assert await backend.client() is client
+            assert await client.submit(sum, [1, 2]) == 3
+
+    asyncio.run(story())
+
+
 def test_who_waits_may_be_cancelled(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as backend:
