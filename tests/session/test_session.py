@@ -110,7 +110,7 @@ def test_a_value_without_a_stored_form(session: flow.Session) -> None:
     def strange(x: Any) -> Any:
         return object()
 
-    with pytest.raises(OperationFailed, match="'strange'.*object has no stored form"):
+    with pytest.raises(OperationFailed, match=r"'strange'.*object has no stored form"):
         session.submit(strange(session["run"])).result(60)
 
 
