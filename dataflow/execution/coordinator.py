@@ -248,6 +248,7 @@ class Coordinator:
         drive = self._drives.pop(job, None)
         if drive is not None:
             self._let_end(drive)
+            asyncio.get_running_loop().call_soon(self._next)
         reason = f"{type(error).__name__}: {error}"
         if isinstance(error, JobError):
             log.warning("job_taken_over", job=job, reason=reason)

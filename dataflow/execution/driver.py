@@ -9,6 +9,7 @@ own.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from dataflow.datasets import Dataset
 from dataflow.errors import (
     DataflowError,
     GraphError,
+    JobError,
     PlacementError,
     PolicyError,
     SiteRefused,
@@ -147,7 +149,10 @@ class Drive:
         await asyncio.gather(*self._others, return_exceptions=True)
 
     def record(self, *events: Event) -> bool:
-        """Write events down and see to what follows from them; false if that was not possible."""
+        """Write events down and see to what follows from them.
+
+        False if the journal did not take them; what cannot be written at all is an error.
+        """
         if self._closed:
             return False
         after = self.state
@@ -155,7 +160,7 @@ class Drive:
             after = apply(after, event)
         try:
             self._around.journal.append(after.job, events, over=after.over)
-        except Exception as error:
+        except (JobError, sqlite3.Error, OSError) as error:
             self._halt()
             self._stopped(after.job, error)
             return False
@@ -216,20 +221,26 @@ class Drive:
 
     async def _replan(self) -> None:
         state = self.state
-        event: Event
         try:
             plan = await self._around.replan(state)
-            event = Replanned(plan=plan, because=state.replan, time=self._now())
-        except PlacementError as error:
-            event = ReplanFailed(error=state.cause or to_document(error), time=self._now())
+            if self._came_too_late(state):
+                return
+            self.record(Replanned(plan=plan, because=state.replan, time=self._now()))
         except Exception as error:
-            log.exception("replan_failed", job=state.job)
-            event = ReplanFailed(error=to_document(error), time=self._now())
+            if not isinstance(error, PlacementError):
+                log.exception("replan_failed", job=state.job)
+            if self._came_too_late(state):
+                return
+            known = state.cause if isinstance(error, PlacementError) else None
+            self.record(ReplanFailed(error=known or to_document(error), time=self._now()))
+
+    def _came_too_late(self, asked: JobState) -> bool:
+        """Whether more was lost since a new plan was asked for; then another one is made."""
         self._replanning = None
-        if _asked_of_planner(self.state) == _asked_of_planner(state):
-            self.record(event)
-        else:
-            self._see_to_it(self.state)  # more was lost meanwhile: this answer came too late
+        late = _asked_of_planner(self.state) != _asked_of_planner(asked)
+        if late:
+            self._see_to_it(self.state)
+        return late
 
     # --- one unit ------------------------------------------------------------------------------
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from dataflow.documents import from_json, to_json
-from dataflow.errors import JobError, UnknownJob
-from dataflow.execution.events import Event, JobCreated
+from dataflow.errors import JobError, PlacementError, UnknownJob
+from dataflow.execution.events import Event, JobCreated, Replanned
 from dataflow.execution.state import JobState, replay
 
 _SCHEMA = """
@@ -130,7 +130,7 @@ class Journal:
                 raise
 
     def _insert(self, job: str, first: int, events: Iterable[Event]) -> None:
-        rows = [(job, first + n, to_json(event)) for n, event in enumerate(events)]
+        rows = [(job, first + n, _body(event)) for n, event in enumerate(events)]
         self._db.executemany("INSERT INTO event (job, seq, body) VALUES (?, ?, ?)", rows)
 
     def events(self, job: str, since: int = 0) -> list[Event]:
@@ -201,6 +201,17 @@ class Journal:
             return False
         finally:
             os.close(lock)
+
+
+def _body(event: Event) -> str:
+    """An entry; a plan in it is one that can be read again, for all else depends on that."""
+    body = to_json(event)
+    if isinstance(event, JobCreated | Replanned):
+        try:
+            from_json(_event_type(), body)
+        except ValueError as error:
+            raise PlacementError(f"this plan cannot be written down: {error}") from error
+    return body
 
 
 @cache

@@ -324,6 +324,12 @@ class FragileJournal(Journal):
     dies: Callable[[str], bool] = staticmethod(lambda _: False)
     dead = False
 
+    def create(self, event: JobCreated) -> bool:
+        self._perhaps("before")
+        made = super().create(event)
+        self._perhaps("after")
+        return made
+
     def append(self, job: str, events: Any, *, over: bool = False) -> None:
         self._perhaps("before")
         super().append(job, events, over=over)

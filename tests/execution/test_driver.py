@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +32,18 @@ from dataflow.errors import (
     from_document,
 )
 from dataflow.execution import driver
-from dataflow.execution.events import JobCreated, Progress, ReplanFailed, SiteLost, UnitStarted
+from dataflow.execution.events import (
+    Broke,
+    JobCreated,
+    Progress,
+    ReplanFailed,
+    Replanned,
+    SiteLost,
+    UnitStarted,
+)
 from dataflow.execution.state import JobState
-from dataflow.graph.graph import Graph, of_dataset
+from dataflow.graph.graph import Graph, merge, of_dataset
+from dataflow.placement.plan import Plan
 from dataflow.testing.strategies import centre, dataset, spread, square, total
 
 
@@ -300,6 +311,76 @@ def test_mistake_of_ours_ends_the_job_with_it(tmp_path: Path) -> None:
     run(world, story)
 
 
+def test_report_that_cannot_be_written_down_ends_the_job(tmp_path: Path) -> None:
+    world = federation(tmp_path, {"run1": copies("run1", "uva")})
+
+    async def story(world: Federation) -> None:
+        odd = Broke(error={"kind": object()}, fault="worker")
+        world.sites["uva"].breaks.extend([odd] * 5)
+        world.submit(world.plan(chain()))
+        state = await world.until("failed")
+        assert "Serialization" in str(error_of(state))
+        assert len(world.sites["uva"].started) == 2
+
+    run(world, story)
+
+
+@pytest.mark.parametrize("wrong", ["endless", "broken"])
+def test_planner_that_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    world = federation(tmp_path, {"run1": copies("run1", "uva", "ams")})
+    plan = world.plan(chain())
+
+    async def replan(state: JobState) -> Plan:
+        if wrong == "broken":
+            raise ZeroDivisionError("no plan")
+        return replace(plan, seconds=math.inf)
+
+    monkeypatch.setattr(world, "replan", replan)
+
+    async def story(world: Federation) -> None:
+        for site in world.sites.values():
+            site.breaks.extend([broke(SiteRefused(site.name, "disk full"), "site")] * 2)
+        world.submit(plan)
+        state = await world.until("failed")
+        text = str(error_of(state))
+        assert "ZeroDivisionError" in text if wrong == "broken" else "disk full" in text
+
+    run(world, story)
+
+
+def test_more_is_lost_while_a_new_plan_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = {"run1": copies("run1", "ams", "delft", "uva"), "run2": copies("run2", "ams", "uva")}
+    world = federation(tmp_path, held)
+    made = merge([square(of_dataset(dataset("run1"))), centre(of_dataset(dataset("run2")))])
+    plan = world.plan(made, pinned={"square": "ams", "centre": "delft"})
+    planner = world.replan
+
+    async def slowly(state: JobState) -> Plan:
+        await asyncio.sleep(0.3)
+        return await planner(state)
+
+    monkeypatch.setattr(world, "replan", slowly)
+
+    async def story(world: Federation) -> None:
+        for name in ("ams", "delft"):
+            world.sites[name].delay = 60
+        world.submit(plan)
+        await world.until_true(lambda: world.sites["ams"].started)
+        await world.until_true(lambda: any("s:" in o for o in world.sites["delft"].started))
+        world.sites["ams"].cut = "cable pulled"
+        await world.until_true(lambda: events_of(world, SiteLost))
+        world.sites["delft"].cut = "cable pulled"
+        state = await world.until("done")
+        world.check(state)
+        assert state.lost == {"ams", "delft"}
+        assert world.replanned == 2
+        assert len(events_of(world, Replanned)) == 1
+
+    run(world, story)
+
+
 # --- silence and restarts ---------------------------------------------------------------------------
 
 
@@ -361,6 +442,28 @@ def test_short_silence_is_nothing(tmp_path: Path) -> None:
         world.check(state)
         assert not state.lost
         assert len(uva.started) == 1
+
+    run(world, story)
+
+
+def test_long_upload_that_fails_once(tmp_path: Path) -> None:
+    world = federation(tmp_path, {"run1": copies("run1", "uva")})
+    uva = world.sites["uva"]
+    give, tries = uva.give_code, iter(range(99))
+
+    async def slowly(code: str, payload: bytes) -> None:
+        if next(tries) == 0:
+            await asyncio.sleep(2 * world.lost_after)
+            raise SiteUnreachable("uva", "connection reset")
+        await give(code, payload)
+
+    uva.give_code = slowly  # type: ignore[method-assign]
+
+    async def story(world: Federation) -> None:
+        world.submit(world.plan(chain()))
+        state = await world.until("done")
+        world.check(state)
+        assert not state.lost
 
     run(world, story)
 

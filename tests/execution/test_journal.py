@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sqlite3
@@ -12,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow.datasets import Dataset, Extent, Lineage, Replica, Variable
-from dataflow.errors import JobError, UnknownJob
+from dataflow.errors import JobError, PlacementError, UnknownJob
 from dataflow.execution.events import (
     Asked,
     Broke,
@@ -139,6 +141,18 @@ def test_all_of_an_append_or_nothing(tmp_path: Path) -> None:
         assert journal.events("j") == [created()]
         journal.append("j", [JobStarted()])
         assert len(journal.events("j")) == 2
+
+
+def test_plan_that_could_not_be_read_again_is_refused(tmp_path: Path) -> None:
+    endless = replace(created(), plan=replace(plan(), seconds=math.inf))
+    with opened(tmp_path) as journal:
+        with pytest.raises(PlacementError, match="cannot be written down"):
+            journal.create(endless)
+        assert not journal.knows("j")
+        assert journal.create(created())
+        with pytest.raises(PlacementError, match="cannot be written down"):
+            journal.append("j", [JobStarted(), Replanned(plan=endless.plan, because="x")])
+        assert len(journal.events("j")) == 1
 
 
 def test_close_can_be_repeated(tmp_path: Path) -> None:
