@@ -11,7 +11,7 @@ import structlog
 
 from dataflow.errors import WorkerLost
 from dataflow.execution.failures import Broken, broken, is_loss, text_of
-from dataflow.execution.to_dask import Outcome, Work, submit
+from dataflow.execution.to_dask import BEGUN, Outcome, Work, submit
 
 if TYPE_CHECKING:
     from dataflow.backends.base import Backend
@@ -31,11 +31,32 @@ ANSWER = 3.0
 LOOK_EVERY = 1.0
 
 
+class NeverBegun(Exception):
+    """A worker was lost while a task stood in its queue: nothing of it has run."""
+
+
+class Begun:
+    """Names of tasks that workers have begun, as they tell it."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self._listening: Any = None
+
+    def listen(self, client: Any) -> None:
+        """Hear of tasks of this client's scheduler from now on."""
+        if client is not self._listening:
+            client.subscribe_topic(BEGUN, self._hear)
+            self._listening = client
+
+    def _hear(self, event: tuple[float, str]) -> None:
+        self.names.add(event[1])
+
+
 class Tasks:
     """Tasks of one order by the key of their step."""
 
-    def __init__(self, backend: Backend, client: Any) -> None:
-        self.backend, self.client = backend, client
+    def __init__(self, backend: Backend, client: Any, begun: Begun) -> None:
+        self.backend, self.client, self.begun = backend, client, begun
         self._made: dict[str, Any] = {}
         self._told: dict[str, Any] = {}
         self._labels: dict[str, str] = {}
@@ -60,7 +81,9 @@ class Tasks:
         Raises
         ------
         Broken
-            If a worker was lost, or the cluster.
+            If a worker was lost while it ran the step or one before it, or the cluster.
+        NeverBegun
+            If it was lost before.
         """
         future = self._told[key]
         getting = asyncio.ensure_future(_result(future))
@@ -76,7 +99,10 @@ class Tasks:
             raise
         except Exception as error:
             task = getattr(error, "task", None)
-            label = self._labels.get(task, label) if isinstance(task, str) else label
+            if task in self._labels:
+                label = self._labels[task]
+                if task not in self.begun.names:
+                    raise NeverBegun(label) from error
             reason = "its process ended" if is_loss(error) else text_of(error)
             raise broken(WorkerLost(label, site, reason), "worker") from error
         finally:
@@ -86,6 +112,7 @@ class Tasks:
         """Let go of all values, so that workers can forget them."""
         for future in {id(f): f for f in (*self._told.values(), *self._made.values())}.values():
             future.release()
+        self.begun.names.difference_update(self._labels)
 
     async def stop(self) -> Mapping[str, frozenset[str]]:
         """Cancel what is not done; the tasks that were being run, by the address of the worker."""

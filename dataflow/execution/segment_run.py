@@ -23,7 +23,7 @@ from dataflow.errors import (
 )
 from dataflow.execution.events import Report, SegmentOrder, Stored
 from dataflow.execution.failures import Broken, broken, text_of
-from dataflow.execution.futures import Tasks, end_stuck
+from dataflow.execution.futures import NeverBegun, Tasks, end_stuck
 from dataflow.execution.to_dask import Lying, Place, Work
 from dataflow.execution.workplace import Workplace
 from dataflow.graph.keys import digest
@@ -35,6 +35,9 @@ Tell = Callable[[Report], None]
 
 #: How the fingerprint of a committed result begins; its files are checked when they are read.
 _COMMITTED = "manifest:"
+
+#: How often an order stands behind tasks that end their worker before it is given up.
+MOST_LOST = 5
 
 
 async def run_segment(order: SegmentOrder, workplace: Workplace, tell: Tell) -> None:
@@ -58,6 +61,8 @@ class _Segment:
         #: What is committed, by key; these have been reported.
         self.stored: dict[str, Manifest] = {}
         self.claimed: set[str] = set()
+        #: Workers that were lost with our tasks in their queue.
+        self.lost = 0
 
     async def run(self) -> None:
         self.place = await self.workplace.place()
@@ -87,7 +92,7 @@ class _Segment:
         waiting = [asyncio.ensure_future(self._made_by_another(key)) for key in others]
         try:
             if wanted:
-                await self._make(wanted)
+                await self._made(wanted)
             if waiting:
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -108,6 +113,17 @@ class _Segment:
 
     # --- making ---------------------------------------------------------------------------------
 
+    async def _made(self, wanted: Sequence[str]) -> None:
+        """Make these outputs; again in the next round, if a worker died before it began."""
+        try:
+            await self._make(wanted)
+        except NeverBegun as error:
+            self.lost += 1
+            if self.lost >= MOST_LOST:
+                site = self.workplace.site.name
+                reason = f"{self.lost} workers ended, one after the other, before they began it"
+                raise broken(WorkerLost(str(error), site, reason), "worker") from error
+
     async def _make(self, wanted: Sequence[str]) -> None:
         """Make these outputs, and the steps that they need, on the site's workers."""
         needed = self._needed(wanted)
@@ -119,7 +135,8 @@ class _Segment:
         except Exception as error:
             label, site = steps[-1].label, self.workplace.site.name
             raise broken(WorkerLost(label, site, f"no workers: {error}"), "worker") from error
-        tasks = Tasks(self.workplace.backend, client)
+        self.workplace.begun.listen(client)
+        tasks = Tasks(self.workplace.backend, client, self.workplace.begun)
         try:
             for work in self._works(steps, wanted, given, payloads):
                 tasks.add(work)

@@ -35,6 +35,9 @@ from dataflow.storage.read import open_data
 from dataflow.storage.results import find_result, write_result
 from dataflow.storage.transfer import listing_of
 
+#: Where workers tell which tasks they have begun.
+BEGUN = "dataflow-begun"
+
 #: Up to so many Dask tasks there is nothing to gain from other workers, only a way to go.
 FEW = 6
 
@@ -154,6 +157,7 @@ def run_step(work: Work, *earlier: Outcome) -> Outcome:
         if outcome.failure is not None:
             return Outcome(failure=outcome.failure)
     started = time.perf_counter()
+    _tell_begun()
     try:
         with _scratch() as scratch:
             outcome = _run(work, earlier, scratch)
@@ -352,6 +356,13 @@ def _worker() -> Any:
         return get_worker()
     except ValueError:
         return None
+
+
+def _tell_begun() -> None:
+    """Say that the function may have run, so that a loss of this worker counts against it."""
+    worker = _worker()
+    if worker is not None:
+        worker.log_event(BEGUN, worker.get_current_task())
 
 
 def _watch() -> Callable[[], bool]:

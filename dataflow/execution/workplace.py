@@ -13,6 +13,7 @@ from dataflow.datasets import Kind, Replica
 from dataflow.errors import ConfigError, DataflowError, StorageError, UnsafeStore
 from dataflow.execution.code import CodeStore
 from dataflow.execution.failures import Broken, broken, text_of
+from dataflow.execution.futures import Begun
 from dataflow.execution.to_dask import Lying, Place
 from dataflow.sites import Site
 from dataflow.storage.credentials import resolve
@@ -76,6 +77,7 @@ class Workplace:
         self.backend, self.code = backend, code
         self.source_of, self.clock, self.new_attempt = source_of, clock, new_attempt
         self.claims = Claims()
+        self.begun = Begun()
         self._stores, self._publish = stores, publish
         self._safe: set[str] = set()
         self._checking = asyncio.Lock()

@@ -628,6 +628,33 @@ def test_dead_worker(bench: Bench, run: Run) -> None:
     assert counted(note) == 2
 
 
+def test_who_stands_behind_a_task_that_kills_its_worker(bench: Bench, run: Run) -> None:
+    data = bench.array([1])
+    note = bench.lines("pids")
+
+    @operation(lazy=False)
+    def kills(x, *, number):
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    killers = [bench.order(kills(data, number=n)) for n in range(2)]
+    others = [bench.order(slept(data, seconds=n / 1000, note=str(note))) for n in range(8)]
+
+    async def story() -> None:
+        for order in (*killers, *others):
+            await bench.runner.start(order)
+        for order in killers:
+            error, fault = failure_of(await bench.reports(order))
+            assert isinstance(error, WorkerLost)
+            assert fault == "worker"
+        for order in others:
+            assert isinstance((await bench.reports(order))[-1], Ended)
+
+    run(story())
+    assert counted(note) == 8
+    assert not bench.runner._workplace.begun.names
+
+
 def test_walltime(bench: Bench, run: Run) -> None:
     begun = time.monotonic()
     error, fault = run(bench.broke(slept(bench.array([1]), seconds=600), walltime=0.5))
