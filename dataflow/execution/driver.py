@@ -190,11 +190,7 @@ class Drive:
             if name not in self._units:
                 run = asyncio.create_task(self._follow(name, attempt), name=f"unit {name}")
                 self._units[name] = (attempt, run)
-        if self.state.over:
-            for other in (self._limit, self._replanning):
-                if other is not None:
-                    other.cancel()
-        elif want.replan and self._replanning is None:
+        if want.replan and self._replanning is None:
             self._replanning = asyncio.create_task(self._replan(), name="replan")
 
     def _stop(self, before: JobState, name: str, attempt: int) -> None:

@@ -162,7 +162,8 @@ def test_cancel_reaches_the_sites(world: Federation) -> None:
     run(world, story)
 
 
-def test_cancel_reaches_the_sites_although_we_close(world: Federation) -> None:
+@pytest.mark.parametrize("later", [0.0, 0.01])
+def test_cancel_reaches_the_sites_although_we_close(world: Federation, later: float) -> None:
     async def story(world: Federation) -> None:
         uva = world.sites["uva"]
         uva.delay = 60
@@ -170,6 +171,9 @@ def test_cancel_reaches_the_sites_although_we_close(world: Federation) -> None:
         await world.until_true(lambda: uva.started)
         uva.answers_after = 0.05
         of(world).ask("job", "cancel", "anna")
+        if later:
+            await asyncio.sleep(later)
+            assert not of(world)._drives
         await world.close()
         assert uva.stopped == uva.started
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import signal
@@ -281,6 +282,23 @@ def test_locks_without_jobs_are_cleared_away(tmp_path: Path) -> None:
         child.wait()
         journal.adopt()
         assert len(list(locks.iterdir())) == 1
+
+
+def test_lock_that_was_cleared_away_before_it_was_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, first = fcntl.flock, iter([True])
+
+    def late(file: int, how: int) -> None:
+        if next(first, False):
+            for lock in (tmp_path / "coordinators").iterdir():
+                lock.unlink()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with opened(tmp_path) as one, opened(tmp_path) as other:
+        one.create(created())
+        assert other.adopt() == []
 
 
 def test_forked_process_does_not_hold_on_to_jobs(tmp_path: Path) -> None:
