@@ -24,7 +24,8 @@ from dataflow.errors import (
 from dataflow.execution.events import Report, SegmentOrder, Stored
 from dataflow.execution.failures import Broken, broken, text_of
 from dataflow.execution.futures import NeverBegun, Tasks, end_stuck
-from dataflow.execution.to_dask import Lying, Place, Work
+from dataflow.execution.inputs import Lying
+from dataflow.execution.to_dask import Place, Work
 from dataflow.execution.workplace import Workplace
 from dataflow.graph.keys import digest
 from dataflow.graph.operation import Step

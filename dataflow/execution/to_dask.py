@@ -22,18 +22,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dataflow.datasets import Extent, Kind, Replica
-from dataflow.errors import OperationFailed, StorageError, UnreadableDataset, to_document
+from dataflow.datasets import Extent
+from dataflow.errors import OperationFailed, StorageError, to_document
 from dataflow.execution.code import unpack
 from dataflow.execution.commands import Unwanted, run_command
 from dataflow.execution.failures import Failure, failure_of
+from dataflow.execution.inputs import Lying, opened, path_of
 from dataflow.execution.stages import carried, evaluate, is_lazy
 from dataflow.graph.operation import Functions, Step
 from dataflow.storage.manifest import Manifest, replica_of
-from dataflow.storage.open import Options, local_path, object_store, split
-from dataflow.storage.read import open_data
+from dataflow.storage.open import Options
+from dataflow.storage.read import READ_NBYTES, open_data
 from dataflow.storage.results import find_result, write_result
-from dataflow.storage.transfer import listing_of
 
 #: Where workers tell which tasks they have begun.
 BEGUN = "dataflow-begun"
@@ -41,20 +41,12 @@ BEGUN = "dataflow-begun"
 #: Up to so many Dask tasks there is nothing to gain from other workers, only a way to go.
 FEW = 6
 
+#: So many blocks should fit into the memory of a worker's thread: what reads and what writes them
+#: makes copies, and Dask pauses a worker for good that is four fifths full of what cannot be spilled.
+BLOCKS_IN_MEMORY = 32
+
 #: Seconds between two looks whether a step is still wanted while its blocks are computed.
 LOOK_EVERY = 0.5
-
-_PIECE = 16 * 2**20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lying:
-    """Something that lies in a store of the site: what a step reads."""
-
-    replica: Replica
-    kind: Kind
-    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
-    options: Options = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +171,7 @@ def _run(work: Work, earlier: Sequence[Outcome], scratch: Callable[[], Path]) ->
         source if isinstance(source, Lying) else earlier[source].value for source in work.inputs
     ]
     if step.operation.command:
-        paths = [_path(source, scratch) for source in given]
+        paths = [path_of(source, scratch) for source in given]
         value: Any = run_command(step, paths, scratch(), site=work.site, gone=_watch())
     else:
         functions = _functions(work)
@@ -232,25 +224,7 @@ def _unpacked(code: str, payload: bytes) -> Functions:
 def _opened(source: Any, *, lazy: bool, scratch: Callable[[], Path]) -> Any:
     """A value for a function, out of a store or from an earlier step."""
     if isinstance(source, Lying):
-        if source.kind == "files" and local_path(source.replica.url) is None:
-            return _fetched(source, scratch())
-        try:
-            return open_data(
-                source.replica,
-                kind=source.kind,
-                credentials=source.credentials,
-                options=source.options,
-                lazy=lazy,
-            )
-        except OSError as error:
-            if isinstance(error, StorageError) or error.errno is not None:
-                raise
-            raise UnreadableDataset(source.replica.url, f"{error}") from error
-        except (ValueError, KeyError, TypeError, EOFError) as error:
-            if isinstance(error, UnreadableDataset):
-                raise
-            reason = f"{type(error).__name__}: {error}"
-            raise UnreadableDataset(source.replica.url, reason) from error
+        return opened(source, lazy=lazy, scratch=scratch, chunk_nbytes=_chunk_nbytes())
     return source if lazy or not is_lazy(source) else _loaded(source)
 
 
@@ -259,41 +233,6 @@ def _loaded(value: Any) -> Any:
 
     collections, repack = unpack_collections(value)  # type: ignore[no-untyped-call]
     return repack(_computed(*collections))[0]
-
-
-def _path(source: Any, scratch: Callable[[], Path]) -> Path:
-    """The local path of something that lies in a store."""
-    assert isinstance(source, Lying), "what a command reads is always stored"
-    path = local_path(source.replica.url)
-    if path is None:
-        directory = scratch()
-        files = _fetched(source, directory)
-        return files[0] if len(files) == 1 else directory
-    if not path.exists():
-        raise UnreadableDataset(source.replica.url, "nothing is there")
-    if source.kind == "files" and path.is_dir():
-        inside = [file for file in path.rglob("*") if file.is_file()]
-        return inside[0] if len(inside) == 1 else path
-    return path
-
-
-def _fetched(source: Lying, directory: Path) -> list[Path]:
-    """The files of a replica in an object store, brought into a directory."""
-    url = source.replica.url
-    entries = listing_of(source.replica, credentials=source.credentials, options=source.options)
-    single = len(entries) == 1 and entries[0].path == split(url)[1]
-    store = object_store(
-        split(url)[0] if single else url, credentials=source.credentials, options=source.options
-    )
-    paths = []
-    for entry in entries:
-        path = directory / entry.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as opened:
-            for piece in store.get(entry.path).stream(min_chunk_size=_PIECE):
-                opened.write(memoryview(piece))
-        paths.append(path)
-    return paths
 
 
 def _must_travel(work: Work, value: Any) -> None:
@@ -365,6 +304,15 @@ def _tell_begun() -> None:
         worker.log_event(BEGUN, worker.get_current_task())
 
 
+def _chunk_nbytes() -> int:
+    """Bytes of a block that this worker can handle several copies of, in each of its threads."""
+    worker = _worker()
+    limit = getattr(worker.memory_manager, "memory_limit", None) if worker is not None else None
+    if not limit:
+        return READ_NBYTES
+    return int(min(READ_NBYTES, max(2**20, limit / worker.state.nthreads / BLOCKS_IN_MEMORY)))
+
+
 def _watch() -> Callable[[], bool]:
     """Asks whether the task that runs now has been cancelled since."""
     worker = _worker()
@@ -415,13 +363,9 @@ def _computed_by_all(collections: Sequence[Any]) -> Sequence[Any]:
 @functools.cache
 def environment() -> Mapping[str, str]:
     """Versions of what makes the numbers, in this process."""
-    import dask
-    import numpy
-    import xarray
-    import zarr
+    from importlib.metadata import version
 
-    import dataflow
-
-    modules = {"numpy": numpy, "xarray": xarray, "dask": dask, "zarr": zarr, "dataflow": dataflow}
-    versions = {name: str(module.__version__) for name, module in modules.items()}
+    packages = {name: name for name in ("numpy", "xarray", "dask", "zarr")}
+    packages["dataflow"] = "jupyter-dataflow"
+    versions = {name: version(package) for name, package in packages.items()}
     return {"python": platform.python_version(), **versions}

@@ -14,7 +14,8 @@ from dataflow.errors import ConfigError, DataflowError, StorageError, UnsafeStor
 from dataflow.execution.code import CodeStore
 from dataflow.execution.failures import Broken, broken, text_of
 from dataflow.execution.futures import Begun
-from dataflow.execution.to_dask import Lying, Place
+from dataflow.execution.inputs import Lying
+from dataflow.execution.to_dask import Place
 from dataflow.sites import Site
 from dataflow.storage.credentials import resolve
 from dataflow.storage.layout import Area

@@ -30,15 +30,17 @@ from dataflow.errors import (
     WorkerLost,
     from_document,
 )
-from dataflow.execution import to_dask
+from dataflow.execution import inputs, to_dask
 from dataflow.execution.code import pack
 from dataflow.execution.commands import Unwanted, filled, run_command
 from dataflow.execution.failures import LONGEST_TEXT, failure_of, text_of, user_traceback
+from dataflow.execution.inputs import Lying, fetched, path_of
 from dataflow.execution.stages import added, call, carried, evaluate, is_lazy
-from dataflow.execution.to_dask import Lying, Outcome, Place, Work, report, run_step
+from dataflow.execution.to_dask import Outcome, Place, Work, report, run_step
 from dataflow.graph.graph import Graph, of_dataset
 from dataflow.graph.operation import Functions, Step, operation, shell
 from dataflow.graph.split import split
+from dataflow.storage.manifest import FileEntry
 from dataflow.storage.results import find_result
 from dataflow.testing.strategies import dataset, graphs, lowest_top, total, weighted
 
@@ -441,8 +443,34 @@ def test_commands_files_are_always_stored(tmp_path: Path) -> None:
     outcome = run_step(work)
     assert outcome.failure is None
     assert isinstance(outcome.value, Lying)
-    assert to_dask._path(outcome.value, lambda: tmp_path).read_text().strip() == "2"
+    assert path_of(outcome.value, lambda: tmp_path).read_text().strip() == "2"
     assert find_result(f"file://{tmp_path}/results", step.key) is not None
+
+
+def test_files_of_an_object_store_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import obstore.store
+
+    memory = obstore.store.MemoryStore()
+    memory.put("a.txt", b"one")
+    memory.put("below/b.txt", b"two")
+    entries = [FileEntry("a.txt", 3), FileEntry("below/b.txt", 3)]
+    monkeypatch.setattr(inputs, "object_store", lambda url, **_: memory)
+    monkeypatch.setattr(inputs, "listing_of", lambda replica, **_: tuple(entries))
+    replica = Replica(
+        key="k", site="ams", store="s", url="s3://bucket/run", format="files", nbytes=6
+    )
+    lying = Lying(replica=replica, kind="files")
+    scratch = iter([tmp_path / str(n) for n in range(9)])
+    found = to_dask._opened(lying, lazy=False, scratch=lambda: next(scratch))
+    assert [path.read_bytes() for path in found] == [b"one", b"two"]
+    assert path_of(lying, lambda: next(scratch)) == tmp_path / "1"
+    del entries[1]
+    assert path_of(lying, lambda: next(scratch)) == tmp_path / "2" / "a.txt"
+    entries[0] = FileEntry("../a.txt", 3)
+    with pytest.raises(UnreadableDataset, match="no name of a file"):
+        fetched(lying, tmp_path / "3")
 
 
 # --- failures --------------------------------------------------------------------------------
