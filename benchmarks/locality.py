@@ -388,12 +388,12 @@ class Ours:
         self.stack = contextlib.ExitStack()
         try:
             sites = {name: SiteSettings(workers=1, memory="1 GB") for name in ("one", "two")}
-            self.federation = self.stack.enter_context(Federation(folder, sites, ready_within=60))
+            self.federation = self.stack.enter_context(
+                Federation(folder, sites, rate=rate, ready_within=60)
+            )
             self.session = self.stack.enter_context(
                 flow.connect(self.federation.sites_file, state=folder / "notebook")
             )
-            for wire in self.federation.wires.values():
-                wire.rate = rate
         except BaseException:
             self.stack.close()
             raise

@@ -19,6 +19,9 @@ log = structlog.get_logger(__name__)
 #: What every worker imports while it starts, so that the first task does not have to.
 IMPORTS = ("dask.array", "pydantic", "dataflow.storage.results", "dataflow.execution.to_dask")
 
+#: Arrow's own allocator keeps what it freed, which Dask takes for memory in use.
+ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+
 _LOOPBACK = "127.0.0.1"
 _WORKER_PROCESS = "Dask Worker process"
 
@@ -147,6 +150,7 @@ class LocalBackend:
             dashboard_address=f"{_LOOPBACK}:0",
             local_directory=str(self.directory),
             preload=list(IMPORTS),
+            env=ENVIRONMENT,
             silence_logs=logging.CRITICAL,
             # Who may fail how often is the driver's decision, which knows what a task means.
             scheduler_kwargs={"allowed_failures": 0},

@@ -6,6 +6,7 @@ value, with the modules beside it that it uses. What is installed, there as here
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
@@ -68,6 +69,18 @@ def _by_value() -> Iterator[None]:
 def _is_installed(name: str) -> bool:
     """Whether a site can be expected to have this module, by the package that it is in."""
     top = name.partition(".")[0]
+    if top in sys.modules and _places(sys.modules[top]):
+        return _top_is_installed(top, _places(sys.modules[top])[0])
+    return _found_installed(name, top)
+
+
+@functools.lru_cache(maxsize=4096)
+def _top_is_installed(top: str, place: str) -> bool:
+    """The same for a package; ``place`` is where it lies, should another take its name."""
+    return _found_installed(top, top)
+
+
+def _found_installed(name: str, top: str) -> bool:
     if top == "dataflow" or top in sys.stdlib_module_names:
         return True
     if top == "__main__":
@@ -90,10 +103,13 @@ def _places(module: ModuleType | None) -> list[str]:
 
 def _below_installed(place: str) -> bool:
     path = Path(place)
-    roots = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")}
-    return not _INSTALLED.isdisjoint(path.parts) or any(
-        root is not None and path.is_relative_to(root) for root in roots
-    )
+    return not _INSTALLED.isdisjoint(path.parts) or any(path.is_relative_to(r) for r in _roots())
+
+
+@functools.cache
+def _roots() -> tuple[str, ...]:
+    found = (sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib"))
+    return tuple(root for root in found if root is not None)
 
 
 class CodeStore:
