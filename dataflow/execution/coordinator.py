@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 MOST_RUNNING = 200
 #: Seconds after which a job is taken up again whose journal could not be written.
 AGAIN_SECONDS = 1.0
+#: Seconds in which more news may follow the first; so long is an answer held back at most.
+BURST_SECONDS = 0.01
 #: Seconds between two looks at the journal for events of a job that another process drives.
 GLANCE_SECONDS = 0.2
 #: Seconds that sites get to hear that a job is over.
@@ -140,13 +142,18 @@ class Coordinator:
         return self._around.journal.jobs()
 
     async def events(self, job: str, since: int, wait: float) -> Sequence[Event]:
-        """Events number ``since`` and later; waits up to ``wait`` s for the first of them."""
+        """Events number ``since`` and later; waits up to ``wait`` s for the first of them.
+
+        News come in bursts: a short job is told of in one answer, not in one for each event.
+        """
         loop = asyncio.get_running_loop()
         end = loop.time() + wait
         found = self._around.journal.events(job, since)
-        while not found and not self._closed and not self.state(job).over:
+        while not self._closed and not self.state(job).over:
+            if found:
+                end = min(end, loop.time() + BURST_SECONDS)
             rest = end - loop.time()
-            if rest <= 0:
+            if rest <= (BURST_SECONDS / 10 if found else 0):
                 break
             if job not in self._drives and job not in self._waiting:
                 rest = min(rest, GLANCE_SECONDS)  # another process may drive it

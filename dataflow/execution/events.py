@@ -204,7 +204,7 @@ class JobStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitStarted:
-    """A site accepted the order of a unit (segment or transfer)."""
+    """The order of a unit (segment or transfer) is on its way to its site."""
 
     unit: str
     site: str

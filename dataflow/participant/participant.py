@@ -129,6 +129,7 @@ class Participant:
         )
         self.coordinator = Coordinator(around, self._job_changed)
         self._summaries: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self._keepers: dict[str, str] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._measured: tuple[int, Measurements] | None = None
         self._started = False
@@ -348,6 +349,22 @@ class Participant:
             created = replace(created, time=self._clock())
         return self.coordinator.submit(created, payloads)
 
+    async def hand_over(
+        self, created: JobCreated, payloads: Mapping[str, bytes], site: str
+    ) -> None:
+        """Have a site coordinate a job: this one or another.
+
+        Raises
+        ------
+        SiteUnreachable, SiteRefused
+            If it does not take it.
+        """
+        if site == self.name:
+            await self.submit(created, payloads)
+            return
+        await self.ways.to(site).submit(created, payloads)
+        self._keepers[created.job] = site
+
     async def job(self, job_id: str) -> JobView:
         """A job of any site, by the word of its coordinator where that answers.
 
@@ -358,27 +375,25 @@ class Participant:
         """
         if self._journal.knows(job_id):
             return view_of(self.coordinator.state(job_id), self.name)
-        summary = await self._summary(job_id)
+        keeper = await self._keeper(job_id)
         try:
-            document = await self.ways.to(summary.coordinator).job_document(job_id)
+            document = await self.ways.to(keeper).job_document(job_id)
         except SiteUnreachable as error:
-            return _hearsay(summary, str(error))
+            return _hearsay(self._summary(job_id), str(error))
         return from_document(JobView, document)
 
     async def job_events(self, job_id: str, since: int, wait: float) -> Sequence[Event]:
         """A job's journal from an entry on; see :meth:`Coordinator.events`."""
         if self._journal.knows(job_id):
             return await self.coordinator.events(job_id, since, wait)
-        summary = await self._summary(job_id)
-        return await self.ways.to(summary.coordinator).job_events(job_id, since, wait)
+        return await self.ways.to(await self._keeper(job_id)).job_events(job_id, since, wait)
 
     async def ask(self, job_id: str, what: What, by: str) -> None:
         """Have a job cancelled, suspended or resumed by its coordinator."""
         if self._journal.knows(job_id):
             self.coordinator.ask(job_id, what, by)
             return
-        summary = await self._summary(job_id)
-        await self.ways.to(summary.coordinator).ask(job_id, what, by)
+        await self.ways.to(await self._keeper(job_id)).ask(job_id, what, by)
 
     async def jobs(self) -> Sequence[JobView]:
         """All jobs of the federation, newest first, as last heard."""
@@ -399,25 +414,41 @@ class Participant:
             return self._meter.entries(self.name)
         if self._journal.knows(job):
             return ledger_of(self.coordinator.state(job))
-        summary = await self._summary(job)
-        found = await self.ways.to(summary.coordinator).ledger_documents(job)
+        found = await self.ways.to(await self._keeper(job)).ledger_documents(job)
         return [from_document(LedgerEntry, entry) for entry in found]
 
     def meter(self, job: str, key: str, nbytes: int, to: str) -> None:
         """Note bytes that this site handed out for a job."""
         self._meter.add(job, key, nbytes, to, self._clock())
 
-    async def _summary(self, job_id: str) -> JobSummary:
-        end = asyncio.get_running_loop().time() + HEARSAY_SECONDS
-        while True:
+    async def _keeper(self, job_id: str) -> str:
+        """The site that coordinates a job; news of it may be on its way to us.
+
+        Raises
+        ------
+        UnknownJob
+            If nobody has told us of it in time.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + HEARSAY_SECONDS
+        while job_id not in self._keepers:
             for _, summary in self.records.written("job"):
-                if summary.id == job_id and summary.coordinator != self.name:
-                    found: JobSummary = summary
-                    return found
-            if asyncio.get_running_loop().time() > end:
-                asked = {site.name for site in self.topology().sites} - self._away()
-                raise UnknownJob(job_id, sorted(asked))
-            await asyncio.sleep(0.05)
+                if summary.coordinator != self.name:
+                    self._keepers[summary.id] = summary.coordinator
+            if job_id not in self._keepers:
+                if loop.time() > end:
+                    asked = {site.name for site in self.topology().sites} - self._away()
+                    raise UnknownJob(job_id, sorted(asked))
+                await asyncio.sleep(0.05)
+        return self._keepers[job_id]
+
+    def _summary(self, job_id: str) -> JobSummary:
+        """What we last heard of a job of another site."""
+        for _, summary in self.records.written("job"):
+            if summary.id == job_id:
+                found: JobSummary = summary
+                return found
+        return JobSummary(id=job_id, status="created", coordinator=self._keepers.get(job_id, ""))
 
     def _access(self, site: str) -> SiteAccess:
         return self._runner if site == self.name else self.ways.to(site)

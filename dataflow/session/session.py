@@ -336,10 +336,7 @@ class Session:
         last: DataflowError | None = None
         for site in self._keepers(created.plan, coordinator):
             try:
-                if site == participant.name:
-                    await participant.submit(created, payloads)
-                else:
-                    await participant.ways.to(site).submit(created, payloads)
+                await participant.hand_over(created, payloads, site)
                 return
             except SiteUnreachable as error:
                 last = error
