@@ -56,6 +56,12 @@ def shift(x: Any, *, by: Any) -> Any:
     return x + by
 
 
+@operation(kind="elementwise", version="1")
+def difference(left: Any, right: Any) -> Any:
+    """What is left of every element less a number, or of a number less every element."""
+    return left - right
+
+
 _BINARY: dict[str, OperationFunction[..., Any]] = {
     "add": add,
     "subtract": subtract,
@@ -79,10 +85,8 @@ def binary(name: str, left: Any, right: Any) -> Graph:
         return scale(graph, factor=1 / number)
     if name == "add":
         return shift(graph, by=number)
-    if name == "subtract":
-        return (
-            shift(graph, by=-number) if graph is left else shift(scale(graph, factor=-1), by=number)
-        )
+    if name == "subtract":  # of unsigned numbers there is no negative to add
+        return difference(left, right)
     return _BINARY[name](left, right)
 
 

@@ -51,7 +51,9 @@ def _describe(value: Any, seen: set[int]) -> Any:
     try:
         return ["value", encode(value)]
     except GraphError:
-        return ["object", type(value).__module__, type(value).__qualname__]
+        # NumPy's ufuncs and the like are told apart by their own name only.
+        name = getattr(value, "__name__", None)
+        return ["object", type(value).__module__, type(value).__qualname__, name]
 
 
 def _describe_function(function: FunctionType, seen: set[int]) -> Any:
@@ -83,7 +85,7 @@ def _body(function: FunctionType) -> Any:
     """Normalised source, or byte code where there is no source to be had."""
     if function.__name__ != "<lambda>":
         try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+            tree = ast.parse(textwrap.dedent(inspect.getsource(function.__code__)))
         except (OSError, TypeError, SyntaxError):
             return _byte_code(function.__code__)
         definition = tree.body[0]
@@ -97,10 +99,16 @@ def _body(function: FunctionType) -> Any:
 
 
 def _byte_code(code: CodeType) -> Any:
-    constants = [
-        _byte_code(item) if isinstance(item, CodeType) else repr(item) for item in code.co_consts
-    ]
+    constants = [_constant(item) for item in code.co_consts]
     return [code.co_code.hex(), constants, list(code.co_names), list(code.co_varnames)]
+
+
+def _constant(item: Any) -> Any:
+    if isinstance(item, CodeType):
+        return _byte_code(item)
+    if isinstance(item, frozenset):  # its text differs from process to process
+        return ["frozenset", *sorted(map(repr, item))]
+    return repr(item)
 
 
 def _global_names(code: CodeType) -> Iterator[str]:

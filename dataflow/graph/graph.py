@@ -49,8 +49,11 @@ class Graph:
         One per result asked for.
     """
 
+    #: NumPy's numbers leave ``number * graph`` to the graph.
+    __array_ufunc__ = None
+
     def __init__(self, terms: Sequence[Term]) -> None:
-        self.terms = tuple(terms)
+        self.terms = tuple({term.key: term for term in terms}.values())
 
     @classmethod
     def assemble(

@@ -49,6 +49,8 @@ def encode(value: Any, what: str = "parameter") -> Any:
     if hasattr(value, "tobytes") and hasattr(value, "dtype") and hasattr(value, "shape"):
         if value.dtype.hasobject:
             raise GraphError(f"{what}: an array of Python objects cannot be part of a key")
+        if value.dtype.names or hasattr(value, "mask"):
+            raise GraphError(f"{what}: an array with fields or a mask cannot be part of a key")
         data = base64.b64encode(value.tobytes()).decode()
         return {_TAG: "ndarray", "dtype": value.dtype.str, "shape": list(value.shape), "v": data}
     raise GraphError(
@@ -63,7 +65,7 @@ def _encode_builtin(value: Any, what: str) -> dict[str, Any] | None:
             return {_TAG: "tuple", "v": [encode(item, what) for item in value]}
         case set() | frozenset():
             items = sorted((encode(item, what) for item in value), key=canonical_json)
-            return {_TAG: "set", "v": items}
+            return {_TAG: "set" if isinstance(value, set) else "frozenset", "v": items}
         case slice():
             parts = [encode(part, what) for part in (value.start, value.stop, value.step)]
             return {_TAG: "slice", "v": parts}
@@ -71,6 +73,8 @@ def _encode_builtin(value: Any, what: str) -> dict[str, Any] | None:
             return {_TAG: "bytes", "v": value.hex()}
         case complex():
             return {_TAG: "complex", "v": [repr(value.real), repr(value.imag)]}
+        case datetime() | timedelta() if _has_nanoseconds(value):
+            return None
         case datetime():
             return {_TAG: "datetime", "v": value.isoformat()}
         case date():
@@ -81,6 +85,11 @@ def _encode_builtin(value: Any, what: str) -> dict[str, Any] | None:
         case PurePath():
             return {_TAG: "path", "v": str(value)}
     return None
+
+
+def _has_nanoseconds(value: Any) -> bool:
+    """Whether this is one of pandas' times that those of Python cannot hold, or its NaT."""
+    return bool(getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0))
 
 
 def decode(document: Any) -> Any:
@@ -99,6 +108,8 @@ def decode(document: Any) -> Any:
             return tuple(decode(item) for item in body or ())
         case "set":
             return {decode(item) for item in body or ()}
+        case "frozenset":
+            return frozenset(decode(item) for item in body or ())
         case "slice":
             return slice(*[decode(part) for part in body or ()])
         case "bytes":

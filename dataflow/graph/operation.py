@@ -201,10 +201,9 @@ class OperationFunction(Generic[P, R]):
             and len(args) > 1
             and all(isinstance(arg, Graph) for arg in args)
         ):
-            bound = signature.bind(args[0], **kwargs)
-            name = positional[0].name
-            rest = [(key, value) for key, value in bound.arguments.items() if key != name]
-            return [(name, arg) for arg in args] + rest, True
+            pieces, args = list(args), args[:1]
+        else:
+            pieces = []
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -218,6 +217,15 @@ class OperationFunction(Generic[P, R]):
                 named += list(value.items())
             else:
                 named.append((name, value))
+        if pieces:
+            (name, _), *rest = named
+            mixed = [key for key, value in rest if isinstance(value, Graph)]
+            if mixed:
+                raise GraphError(
+                    f"{operation.name}: {len(pieces)} pieces of {name!r} and another dataset for "
+                    f"{mixed[0]!r}; give one each, or declare both as arguments without default"
+                )
+            return [(name, piece) for piece in pieces] + rest, True
         if any(name == "*" and not isinstance(value, Graph) for name, value in named):
             raise GraphError(f"{operation.name}: arguments in *args must all be datasets or graphs")
         return named, False
@@ -297,6 +305,8 @@ def operation(
 
     def wrap(function: Callable[P, R]) -> OperationFunction[P, R]:
         title = name or getattr(function, "__name__", "operation").strip("<>")
+        if isinstance(function, OperationFunction):
+            raise GraphError(f"{title} is an operation already; make another of {title}.function")
         if kind not in _KINDS:
             raise GraphError(f"{title}: kind {kind!r} is none of {', '.join(_KINDS)}")
         if not _NAME.match(title):
@@ -349,7 +359,13 @@ def shell(
     >>> count.operation.slots
     ('table',)
     """
-    fields = [field for _, field, _, _ in string.Formatter().parse(command) if field is not None]
+    try:
+        parsed = list(string.Formatter().parse(command))
+    except ValueError as error:
+        raise GraphError(
+            f"shell command {command!r}: {error}; write {{{{ and }}}} for the characters themselves"
+        ) from None
+    fields = [field for _, field, _, _ in parsed if field is not None]
     if "output" not in fields:
         raise GraphError(f"shell command {command!r} writes no {{output}}")
     slots = tuple(dict.fromkeys(field for field in fields if field != "output"))
@@ -389,7 +405,7 @@ def _slots(function: Callable[..., Any]) -> tuple[str, ...]:
 def _reference(function: Callable[..., Any]) -> str:
     module = getattr(function, "__module__", "")
     qualname = getattr(function, "__qualname__", "")
-    if not module or module == "__main__" or "<" in qualname:
+    if not module or not qualname or module == "__main__" or "<" in qualname:
         return ""
     return f"{module}:{qualname}"
 
