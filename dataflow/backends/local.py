@@ -22,6 +22,10 @@ IMPORTS = ("dask.array", "pydantic", "dataflow.storage.results", "dataflow.execu
 #: Arrow's own allocator keeps what it freed, which Dask takes for memory in use.
 ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 
+#: How long Dask's client holds messages back to send several at once. Its own 10 ms are most of what
+#: a short step takes.
+BATCH_SECONDS = 0.001
+
 _LOOPBACK = "127.0.0.1"
 _WORKER_PROCESS = "Dask Worker process"
 
@@ -158,6 +162,7 @@ class LocalBackend:
         self._client = await distributed.Client(
             self._cluster, asynchronous=True, set_as_default=False
         )
+        self._client.scheduler_comm.interval = BATCH_SECONDS
         log.info("workers-started", workers=self.workers, threads=self.threads)
 
     def _started(self, starting: asyncio.Task[None]) -> None:

@@ -94,7 +94,12 @@ class Workplace:
         Broken
             If the site has no results store.
         """
-        return await self._asked(self._place)
+        if any(store.credentials for store in self._stores()):
+            return await self._asked(self._place)  # reads a file
+        try:
+            return self._place()
+        except ConfigError as error:
+            raise broken(error, "site") from error
 
     async def checked_place(self) -> Place:
         """The same, after making sure (once per store) that results are safe there."""

@@ -99,6 +99,7 @@ class Participant:
             away_after=federation.away_after,
             period=period,
         )
+        self._stores = tuple(store for store in federation.stores if store.site == self.name)
         self.code = CodeStore(self.state_dir / "code")
         self._meter = Meter(self.state_dir / "meter.db")
         self._journal = Journal(self.state_dir)
@@ -110,7 +111,7 @@ class Participant:
         )
         self._runner = SiteRunner(
             site=self.site,
-            stores=lambda: self.topology().stores_at(self.name),
+            stores=lambda: self._stores,
             backend=self._backend,
             code=self.code,
             source_of=self._source,
@@ -118,6 +119,7 @@ class Participant:
             clock=clock,
             new_attempt=lambda: secrets.token_hex(8),
         )
+        self._changes: dict[str, JobState] = {}
         around = Surroundings(
             journal=self._journal,
             code=self.code,
@@ -147,8 +149,7 @@ class Participant:
         self._started = True
         if self._has_site:
             self.records.add(self.site)
-        own = [store for store in self.federation.stores if store.site == self.name]
-        self.records.add(*own, *self.federation.links)
+        self.records.add(*self._stores, *self.federation.links)
         for peer in self.federation.peers:
             self.sync.join(peer.address, peer.credentials, peer.site)
         for entry in self.federation.datasets:
@@ -172,6 +173,7 @@ class Participant:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.coordinator.close()
+        self._tell_changes()
         await self._runner.close()
         await self._backend.close()
         await self.sync.close()
@@ -261,8 +263,7 @@ class Participant:
         CatalogError
             If the name is taken by other data.
         """
-        stores = self.topology().stores_at(self.name)
-        found, store = await asyncio.to_thread(registering.look_at, url, stores, variable)
+        found, store = await asyncio.to_thread(registering.look_at, url, self._stores, variable)
         dataset, replica = registering.records_of(
             found,
             store,
@@ -454,6 +455,17 @@ class Participant:
         return self._runner if site == self.name else self.ways.to(site)
 
     def _job_changed(self, state: JobState) -> None:
+        """Have the others told; those who wait for the job itself come first."""
+        if not self._changes:
+            asyncio.get_running_loop().call_soon(self._tell_changes)
+        self._changes[state.job] = state
+
+    def _tell_changes(self) -> None:
+        changes, self._changes = self._changes, {}
+        for state in changes.values():
+            self._tell_change(state)
+
+    def _tell_change(self, state: JobState) -> None:
         """Tell the others how a job stands; learn from it when it has ended."""
         results = tuple(key for key, copies in state.results().items() if copies)
         news = (state.status, results if state.over else ())
