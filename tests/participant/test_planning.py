@@ -1,0 +1,113 @@
+"""Plans from a snapshot, and other plans when a job is stuck."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dataflow.catalog.snapshot import Snapshot
+from dataflow.datasets import Replica
+from dataflow.errors import PlacementError
+from dataflow.execution.events import JobCreated, JobStarted, SiteLost, Stored, UnitReported
+from dataflow.execution.state import JobState, apply, begin
+from dataflow.graph.graph import of_dataset
+from dataflow.participant.planning import plan_graph, plan_rest
+from dataflow.placement.measurements import Measurements
+from dataflow.sites import Link, Site, Topology
+from dataflow.testing.strategies import centre, dataset, replica, total
+
+NAMES = ("ams", "delft", "uva")
+SLOW = tuple(
+    Link(source=a, target=b, bandwidth=1e3, latency=0.1) for a in NAMES for b in NAMES if a != b
+)
+WORLD = Topology(sites=tuple(Site(name=name) for name in NAMES), links=SLOW)
+
+
+def snapshot(**homes: str) -> Snapshot:
+    """Datasets by name, each with copies at the sites that are written in one word."""
+    return Snapshot(
+        datasets=tuple(dataset(name, 1000) for name in homes),
+        replicas={
+            name: tuple(replica(name, site, 8000) for site in sites.split())
+            for name, sites in homes.items()
+        },
+        topology=WORLD,
+    )
+
+
+def running(known: Snapshot, graph: object, **asked: object) -> JobState:
+    plan = plan_graph(graph, known, Measurements(), **asked)  # type: ignore[arg-type]
+    return apply(begin(JobCreated(job="j", plan=plan)), JobStarted())
+
+
+def sites(state: JobState, known: Snapshot) -> set[str]:
+    plan = plan_rest(state, known, Measurements(), "")
+    return {assignment.site for assignment in plan.assignments if assignment.reused is None}
+
+
+def test_the_other_holder_takes_over() -> None:
+    known = snapshot(run="ams delft")
+    state = running(known, centre(of_dataset(dataset("run", 1000))))
+    (first,) = {assignment.site for assignment in state.plan.assignments}
+    lost = apply(state, SiteLost(site=first, reason="gone"))
+    assert sites(lost, known) == {"ams", "delft"} - {first}
+
+
+def test_the_only_holder_is_lost() -> None:
+    known = snapshot(run="ams")
+    state = running(known, centre(of_dataset(dataset("run", 1000))))
+    lost = apply(state, SiteLost(site="ams", reason="gone"))
+    with pytest.raises(PlacementError):
+        plan_rest(lost, known, Measurements(), "")
+
+
+def stored(key: str, site: str) -> Stored:
+    made = dataset(key, 1, site=site)
+    return Stored(key=key, replica=replica(key, site, 8), dataset=made)
+
+
+def test_what_the_job_has_stored_is_used_though_the_catalog_has_not_heard_of_it() -> None:
+    known = snapshot(one="ams", two="delft")
+    graph = total(*(of_dataset(dataset(name, 1000)) for name in ("one", "two")))
+    state = running(known, graph, pinned={"total": "uva"})
+    parts = [step for step in state.plan.steps if step.stage == "part"]
+    assert len(parts) == 2
+    for step in parts:
+        site = state.plan.assignment_by_key[step.key].site
+        event = UnitReported(unit="?", attempt=1, report=stored(step.key, site))
+        state = apply(state, event)
+    lost = apply(state, SiteLost(site="uva", reason="gone"))
+    plan = plan_rest(lost, known, Measurements(), "")
+    run = [a for a in plan.assignments if a.reused is None]
+    assert [plan.label(a.key) for a in run] == ["total"], "no part is computed again"
+    assert run[0].site != "uva", "the pin gives way"
+
+
+def test_copies_that_are_gone_are_not_read() -> None:
+    known = snapshot(run="ams delft")
+    state = running(known, centre(of_dataset(dataset("run", 1000))))
+    gone: Replica = known.replicas["run"][0]
+    assert sites(replace(state, gone=frozenset({gone.url})), known) == {"delft"}
+
+
+def test_without_reuse_only_this_jobs_own_results_are_used() -> None:
+    run = of_dataset(dataset("run", 1000))
+    graph = centre(run)
+    known = snapshot(run="ams")
+    known = replace(known, replicas={**known.replicas, graph.key: (replica(graph.key, "uva", 8),)})
+    assert plan_graph(graph, known, Measurements()).segments == ()
+    state = running(known, graph, reuse=False)
+    assert len(state.plan.segments) == 1
+    again = plan_rest(state, known, Measurements(), "")
+    assert len(again.segments) == 1, "the old result stays unused"
+
+
+def test_scope_and_exclusion_hold_in_every_later_plan() -> None:
+    known = snapshot(run="ams delft uva")
+    graph = centre(of_dataset(dataset("run", 1000)))
+    state = running(known, graph, scope={"centre": "delft"}, excluded={"ams": "no"})
+    assert sites(state, known) == {"delft"}
+    lost = apply(state, SiteLost(site="delft", reason="gone"))
+    with pytest.raises(PlacementError):
+        plan_rest(lost, known, Measurements(), "")
