@@ -83,7 +83,7 @@ class Participant:
         period: float = 0.5,
     ) -> None:
         self.federation = federation
-        self._clock = clock
+        self._clock, self._address = clock, address
         self._has_site = federation.site is not None
         self.site: Site = federation.site or Site(name=VISITOR, workers=0)
         self.name = self.site.name
@@ -325,10 +325,19 @@ class Participant:
 
     def plan(self, graph: Graph, **asked: Any) -> Plan:
         """A plan in the world as it is known now; see :func:`planning.plan_graph`."""
-        near = self.name if self._has_site else ""
-        return planning.plan_graph(
-            graph, self.snapshot(), self.measurements(), **{"near": near, **asked}
-        )
+        asked = {"near": self._near, **asked}
+        return planning.plan_graph(graph, self._seen_from_here(), self.measurements(), **asked)
+
+    @property
+    def _near(self) -> str:
+        return self.name if self._has_site else ""
+
+    def _seen_from_here(self) -> Snapshot:
+        """The snapshot to plan with: from a site without an agent nobody can fetch anything."""
+        snapshot = self.snapshot()
+        if not self._has_site or self._address is not None:
+            return snapshot
+        return replace(snapshot, topology=planning.without_way_out(snapshot.topology, self.name))
 
     def measurements(self) -> Measurements:
         """What all sites have learned from finished work."""
@@ -339,8 +348,7 @@ class Participant:
         return self._measured[1]
 
     async def _replan(self, state: JobState) -> Plan:
-        near = self.name if self._has_site else ""
-        return planning.plan_rest(state, self.snapshot(), self.measurements(), near)
+        return planning.plan_rest(state, self._seen_from_here(), self.measurements(), self._near)
 
     # --- jobs -----------------------------------------------------------------------------------
 

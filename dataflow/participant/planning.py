@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dataflow.catalog.snapshot import Snapshot
@@ -15,6 +16,10 @@ from dataflow.placement.measurements import Measurements
 from dataflow.placement.plan import Keep, Plan
 from dataflow.placement.solve import Rule
 from dataflow.policy.check import check
+from dataflow.sites import Link, Topology
+
+#: Bytes per second over a road that is closed.
+BLOCKED = 1.0
 
 
 def plan_graph(
@@ -84,6 +89,17 @@ def plan_rest(state: JobState, snapshot: Snapshot, measurements: Measurements, n
         near=near,
         options={**plan.options, "scope": scope, "excluded": excluded},
     )
+
+
+def without_way_out(topology: Topology, site: str) -> Topology:
+    """The world in which the roads out of a site are so slow that no plan takes them by choice."""
+    blocked = [
+        Link(source=site, target=other.name, bandwidth=BLOCKED, latency=0.0)
+        for other in topology.sites
+        if other.name != site
+    ]
+    links = [link for link in topology.links if link.source != site]
+    return replace(topology, links=(*links, *blocked))
 
 
 def _copies(

@@ -12,10 +12,10 @@ from dataflow.errors import PlacementError
 from dataflow.execution.events import JobCreated, JobStarted, SiteLost, Stored, UnitReported
 from dataflow.execution.state import JobState, apply, begin
 from dataflow.graph.graph import of_dataset
-from dataflow.participant.planning import plan_graph, plan_rest
+from dataflow.participant.planning import plan_graph, plan_rest, without_way_out
 from dataflow.placement.measurements import Measurements
 from dataflow.sites import Link, Site, Topology
-from dataflow.testing.strategies import centre, dataset, replica, total
+from dataflow.testing.strategies import centre, dataset, replica, spread, total
 
 NAMES = ("ams", "delft", "uva")
 SLOW = tuple(
@@ -111,3 +111,23 @@ def test_scope_and_exclusion_hold_in_every_later_plan() -> None:
     lost = apply(state, SiteLost(site="delft", reason="gone"))
     with pytest.raises(PlacementError):
         plan_rest(lost, known, Measurements(), "")
+
+
+def test_nothing_leaves_a_site_without_a_way_out() -> None:
+    known = snapshot(small="ams", large="delft")
+    known = replace(
+        known,
+        replicas={
+            "small": (replica("small", "ams", 100),),
+            "large": (replica("large", "delft", 10_000),),
+        },
+    )
+    graph = spread(*(of_dataset(dataset(name, 1000)) for name in ("small", "large")))
+
+    def home(world: Snapshot) -> str:
+        plan = plan_graph(graph, world, Measurements())
+        return plan.assignment_by_key[graph.key].site
+
+    assert home(known) == "delft", "the small one goes to the large one"
+    closed = replace(known, topology=without_way_out(known.topology, "ams"))
+    assert home(closed) == "ams"
