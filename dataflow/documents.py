@@ -44,7 +44,8 @@ def from_document(cls: type[T], document: Any) -> T:
     Raises
     ------
     pydantic.ValidationError
-        With the path of each field that is missing, unknown or of the wrong type.
+        With the path of each field that is missing or of the wrong type. Fields that are not
+        known here, of a newer site, are left out.
     """
     record: T = adapter(cls).validate_python(document)
     return record

@@ -51,6 +51,9 @@ class DataflowError(Exception):
 
     kind: ClassVar[str] = "dataflow"
 
+    def __init__(self, *args: Any) -> None:
+        Exception.__init__(self, *args)  # that of OSError would keep the first two only
+
     def __str__(self) -> str:
         return " ".join(str(arg) for arg in self.args)
 
@@ -204,9 +207,6 @@ class StorageError(DataflowError, OSError):
 
     kind = "storage"
 
-    def __str__(self) -> str:  # OSError's own text is for errno pairs
-        return " ".join(str(arg) for arg in self.args)
-
 
 class UnsafeStore(StorageError):
     """The store cannot publish a result in one step."""
@@ -255,9 +255,6 @@ class SiteError(DataflowError, ConnectionError):
     """Something between us and a site."""
 
     kind = "site"
-
-    def __str__(self) -> str:
-        return " ".join(str(arg) for arg in self.args)
 
 
 class SiteUnreachable(SiteError):
@@ -390,6 +387,8 @@ def from_document(document: Mapping[str, Any]) -> DataflowError:
     if cls is None:
         return DataflowError(f"{document.get('kind')}: {' '.join(map(str, args))}")
     try:
-        return cls(*args)
-    except TypeError:
+        error = cls(*args)
+        str(error)
+        return error
+    except Exception:  # what a site says of another version, or says wrongly
         return DataflowError(f"{document.get('kind')}: {' '.join(map(str, args))}")
