@@ -72,7 +72,10 @@ def test_what_changes_it(define: Define, old: str, new: str) -> None:
         ("power=1):", "power=1):\n        '''What it does.'''"),
         ("x + 1", "(x  +  1)"),
         ("LIMIT = 3", "OTHER = 5\n    LIMIT = 3"),
-        ("    def f(", "    import functools\n\n    @functools.cache\n    def helped(): ...\n\n    def f("),
+        (
+            "    def f(",
+            "    import functools\n\n    @functools.cache\n    def helped(): ...\n\n    def f(",
+        ),
         ("def helper(x):", "def helper(x):\n        'A helper.'\n        # of f"),
     ],
 )

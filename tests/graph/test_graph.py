@@ -166,7 +166,7 @@ def test_tables_that_do_not_fit() -> None:
     with pytest.raises(GraphError, match="step 'square' reads 'run1', which is not before it"):
         Graph.assemble({}, *given[1:])
     backwards = dict(reversed(graph.steps.items()))
-    with pytest.raises(GraphError, match="step 'total' reads '.*', which is not before it"):
+    with pytest.raises(GraphError, match=r"step 'total' reads '.*', which is not before it"):
         Graph.assemble(given[0], backwards, *given[2:])
     with pytest.raises(GraphError, match="the graph has no result 'gone'"):
         Graph.assemble(given[0], given[1], ["gone"], given[3])

@@ -71,7 +71,9 @@ def same(left: Any, right: Any) -> bool:
     if type(left) is not type(right):
         return False
     if isinstance(left, np.ndarray):
-        return left.dtype == right.dtype and left.shape == right.shape and bool(np.all(left == right))
+        return (
+            left.dtype == right.dtype and left.shape == right.shape and bool(np.all(left == right))
+        )
     if isinstance(left, slice):
         return same(
             (left.start, left.stop, left.step),

@@ -46,7 +46,13 @@ def many(*runs: Any, how: str = "mean") -> Any:
 
 def test_what_a_bare_decorator_makes() -> None:
     made = mixed.operation
-    assert (made.name, made.kind, made.output, made.lazy, made.role) == ("mixed", "opaque", "", True, "")
+    assert (made.name, made.kind, made.output, made.lazy, made.role) == (
+        "mixed",
+        "opaque",
+        "",
+        True,
+        "",
+    )
     assert made.slots == ("x", "y")
     assert not made.same_shape
     assert made.version == made.code[:16]
@@ -62,7 +68,13 @@ def test_what_may_be_said() -> None:
     made = operation(
         kind="elementwise", name="a.b-c", version="2024", output=80, lazy=False, role="r"
     )(f).operation
-    assert (made.name, made.version, made.output, made.lazy, made.role) == ("a.b-c", "2024", "80", False, "r")
+    assert (made.name, made.version, made.output, made.lazy, made.role) == (
+        "a.b-c",
+        "2024",
+        "80",
+        False,
+        "r",
+    )
     assert made.reference == "", "nobody else finds what is inside a function"
     assert operation(kind="elementwise")(f).operation.same_shape
     assert operation(kind="elementwise")(f).operation.output == "same"
@@ -158,7 +170,11 @@ def test_inputs_and_parameters() -> None:
     assert mixed(a, b, scale=3).key == mixed(a, b, 3).key
     assert bound(mixed(1, 2, mask=a)) == ({"mask": "run1"}, {"x": 1, "y": 2}, False)
     assert bound(mixed(a, b, c)) == ({"x": "run1", "y": "run2", "scale": "run3"}, {}, False)
-    assert bound(mixed(a, b, free=(1,), extra=c)) == ({"x": "run1", "y": "run2", "extra": "run3"}, {"free": (1,)}, False)
+    assert bound(mixed(a, b, free=(1,), extra=c)) == (
+        {"x": "run1", "y": "run2", "extra": "run3"},
+        {"free": (1,)},
+        False,
+    )
 
 
 def test_one_input_twice() -> None:
@@ -230,14 +246,16 @@ def test_unexpected_arguments_of_pieces() -> None:
 def test_several_results_are_not_one_input() -> None:
     with pytest.raises(GraphError, match=r"argument 'x' is a graph of 2 results; .* graph\[0\]"):
         square(merge([a, b]))
-    with pytest.raises(GraphError, match="argument 'x' is a graph of 0 results"):
+    with pytest.raises(GraphError, match=r"argument 'x' is a graph of 0 results"):
         square(Graph([]))
 
 
 def test_data_in_memory_is_not_an_input() -> None:
     array = xr.DataArray(np.zeros(3), dims="x")
     for value in (array, array.to_dataset(name="v"), array.chunk()):
-        with pytest.raises(GraphError, match=r"square: argument 'x' is data in memory.*register it"):
+        with pytest.raises(
+            GraphError, match=r"square: argument 'x' is data in memory.*register it"
+        ):
             square(value)
         with pytest.raises(GraphError, match=r"or call mixed\.function\(…\)"):
             mixed(a, b, mask=value)
@@ -263,7 +281,13 @@ def test_the_function_itself() -> None:
 def test_shell() -> None:
     join = shell("join -t {sep} {left} {right} {left} > {output:out.csv}", output=100, role="r")
     made = join.operation
-    assert (made.name, made.kind, made.lazy, made.output, made.role) == ("join", "opaque", False, "100", "r")
+    assert (made.name, made.kind, made.lazy, made.output, made.role) == (
+        "join",
+        "opaque",
+        False,
+        "100",
+        "r",
+    )
     assert made.slots == ("sep", "left", "right")
     assert made.reference == ""
     assert join.functions.function is None
