@@ -199,11 +199,11 @@ def test_pieces() -> None:
         assert (step.slots, step.pieces) == (("x", "x", "x"), True)
     with pytest.raises(GraphError, match=r"square\(x.*\).*: too many positional arguments"):
         square(a, b)
-    with pytest.raises(GraphError, match="centre.*: too many positional arguments"):
+    with pytest.raises(GraphError, match=r"centre.*: too many positional arguments"):
         centre(a, b)
-    with pytest.raises(GraphError, match="total.*: too many positional arguments"):
+    with pytest.raises(GraphError, match=r"total.*: too many positional arguments"):
         total(a, 3)
-    with pytest.raises(GraphError, match="weighted.*: too many positional arguments"):
+    with pytest.raises(GraphError, match=r"weighted.*: too many positional arguments"):
         weighted(a, b, c)
     assert not only(weighted(a, b)).pieces
 
@@ -259,12 +259,12 @@ def test_data_in_memory_is_not_an_input() -> None:
             square(value)
         with pytest.raises(GraphError, match=r"or call mixed\.function\(…\)"):
             mixed(a, b, mask=value)
-    with pytest.raises(GraphError, match="DataFrame cannot be part of a key.*register large data"):
+    with pytest.raises(GraphError, match=r"DataFrame cannot be part of a key.*register large data"):
         square(pd.DataFrame({"x": [1]}))
 
 
 def test_parameters_without_an_agreed_form() -> None:
-    with pytest.raises(GraphError, match="mixed: parameter 'scale': a builtins.object cannot"):
+    with pytest.raises(GraphError, match=r"mixed: parameter 'scale': a builtins\.object cannot"):
         mixed(a, b, scale=object())
 
 
