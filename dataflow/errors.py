@@ -99,7 +99,7 @@ class UnknownDataset(CatalogError, KeyError):
         hint = f"; did you mean {', '.join(map(repr, self.similar))}?" if self.similar else ""
         return (
             f"unknown dataset {self.name!r}{hint}\n"
-            "What you can do: session.datasets() lists all that you may see."
+            "What you can do: session.datasets() lists all that you may see, session.register(…) adds."
         )
 
 

@@ -4,9 +4,10 @@ A step is one task, :func:`run_step`. It opens what lies in stores, takes what e
 segment hand it, calls the function and stores the result. Between tasks a small value, or the graph
 of a Dask-backed one, travels as the value of the task.
 
-The process that serves the site never unpickles anything of a user: code goes to the workers as
-bytes, and what comes back to it (:func:`report`) holds records of this package only. Failures are
-values, not exceptions, for the same reason.
+The process that serves the site opens no code of a user: that goes to the workers as bytes, and what
+comes back (:func:`report`) holds records of this package only. Failures are values, not exceptions,
+for the same reason. What it cannot help is that the scheduler of a local backend, which lives in
+that process, reads the graphs of block-wise computations that a worker submits.
 """
 
 from __future__ import annotations

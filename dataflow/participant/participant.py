@@ -28,7 +28,13 @@ from dataflow.client.probe import measure_link
 from dataflow.config import Federation
 from dataflow.datasets import Dataset, Replica
 from dataflow.documents import from_document
-from dataflow.errors import DataflowError, SiteUnreachable, UnknownDataset, UnknownJob
+from dataflow.errors import (
+    DataflowError,
+    PlacementError,
+    SiteUnreachable,
+    UnknownDataset,
+    UnknownJob,
+)
 from dataflow.execution import observe
 from dataflow.execution.code import CodeStore
 from dataflow.execution.coordinator import Coordinator
@@ -326,7 +332,19 @@ class Participant:
     def plan(self, graph: Graph, **asked: Any) -> Plan:
         """A plan in the world as it is known now; see :func:`planning.plan_graph`."""
         asked = {"near": self._near, **asked}
-        return planning.plan_graph(graph, self._seen_from_here(), self.measurements(), **asked)
+        plan = planning.plan_graph(graph, self._seen_from_here(), self.measurements(), **asked)
+        return self._possible(plan)
+
+    def _possible(self, plan: Plan) -> Plan:
+        """Refuse a plan that needs somebody to fetch what lies here, where nobody can ask."""
+        out = [transfer for transfer in plan.transfers if transfer.source == self.name]
+        if not out or self._address is not None:
+            return plan
+        raise PlacementError(
+            f"{plan.label(out[0].key)!r} would have to go from {self.name!r} to {out[0].target!r}, "
+            f"and {self.name!r} has no agent of which others could ask for it\n"
+            f"What you can do: let it run at {self.name!r}, or serve the site with `dataflow agent`."
+        )
 
     @property
     def _near(self) -> str:
@@ -348,7 +366,8 @@ class Participant:
         return self._measured[1]
 
     async def _replan(self, state: JobState) -> Plan:
-        return planning.plan_rest(state, self._seen_from_here(), self.measurements(), self._near)
+        snapshot, known = self._seen_from_here(), self.measurements()
+        return self._possible(planning.plan_rest(state, snapshot, known, self._near))
 
     # --- jobs -----------------------------------------------------------------------------------
 

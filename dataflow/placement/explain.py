@@ -112,7 +112,11 @@ def html(plan: Plan) -> str:
             )
         )
     if plan.notes:
-        folded.append(disclosure(f"{len(plan.notes)} notes", listing(plan.notes)))
+        folded.append(
+            disclosure(
+                f"{len(plan.notes)} note{'s' if len(plan.notes) > 1 else ''}", listing(plan.notes)
+            )
+        )
     headline = repr(plan).strip("<>") + (
         f"; results end at {plan.result_at}" if plan.result_at else ""
     )

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LOCAL = "local"
 
 _latest: list[weakref.ref[Session]] = []
+#: The session of this process over a state directory; a second one takes its place.
+_by_state: weakref.WeakValueDictionary[Path, Session] = weakref.WeakValueDictionary()
 
 
 def connect(
@@ -42,6 +44,9 @@ def connect(
         Directory for catalog and journal; default by the site file or ``DATAFLOW_STATE_DIR``.
     user
         In whose name; default the account's.
+
+    A session of this process over the same state directory is closed first, so that a cell may be
+    run again.
 
     Raises
     ------
@@ -68,7 +73,11 @@ def connect(
         federation = this_machine(Path(state).absolute() if state else state_directory() / LOCAL)
     if user is not None:
         settings = replace(settings, user=user)
+    before = _by_state.get(federation.state)
+    if before is not None:
+        before.close()  # the cell was run again: one session, one set of workers
     session = Session(federation, settings)
+    _by_state[federation.state] = session
     _latest[:] = [weakref.ref(session)]
     return session
 

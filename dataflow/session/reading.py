@@ -11,11 +11,17 @@ from typing import Any
 
 from dataflow.catalog.entries import replica_id
 from dataflow.datasets import Dataset, Replica
-from dataflow.errors import ConfigError, UnknownDataset
+from dataflow.errors import (
+    ConfigError,
+    DataflowError,
+    SiteError,
+    UnknownDataset,
+    UnreadableDataset,
+)
 from dataflow.participant import Participant
 from dataflow.session.loop import LoopThread
 from dataflow.storage.credentials import resolve
-from dataflow.storage.manifest import ONE_FILE, replica_of
+from dataflow.storage.manifest import ONE_FILE, FileEntry, replica_of
 from dataflow.storage.open import split
 from dataflow.storage.read import open_data
 from dataflow.storage.transfer import copy
@@ -52,16 +58,35 @@ def read(
     lazy = lazy and not small
     away = participant.topology().away
     ranked = sorted(copies, key=lambda r: (r.site != participant.name, r.site in away))
-    if not ranked:
-        raise UnknownDataset(dataset.name)
-    replica = ranked[0]
-    if replica.site == participant.name:
-        store = store_for(replica.url, participant.topology().stores_at(replica.site))
-        credentials = resolve(store.credentials) if store is not None else {}
-        options = store.options if store is not None else ()
-        return open_data(
-            replica, kind=dataset.kind, credentials=credentials, options=options, lazy=lazy
-        )
+    last: DataflowError = UnknownDataset(dataset.name)
+    for replica in ranked:
+        try:
+            if replica.site == participant.name:
+                return _here(participant, dataset, replica, lazy)
+            return _there(participant, loop, dataset, replica, job, lazy, small)
+        except (SiteError, UnknownDataset, UnreadableDataset) as error:
+            last = error
+    raise last
+
+
+def _here(participant: Participant, dataset: Dataset, replica: Replica, lazy: bool) -> Any:
+    store = store_for(replica.url, participant.topology().stores_at(replica.site))
+    credentials = resolve(store.credentials) if store is not None else {}
+    options = store.options if store is not None else ()
+    return open_data(
+        replica, kind=dataset.kind, credentials=credentials, options=options, lazy=lazy
+    )
+
+
+def _there(
+    participant: Participant,
+    loop: LoopThread,
+    dataset: Dataset,
+    replica: Replica,
+    job: str,
+    lazy: bool,
+    small: bool,
+) -> Any:
     client = participant.ways.to(replica.site)
     if small and replica.format == "zarr" and replica.nbytes <= SMALL_ARRAY:
         return loop.run(_small(participant, dataset, replica, job))
@@ -82,6 +107,7 @@ async def _small(participant: Participant, dataset: Dataset, replica: Replica, j
     """All files of a small array at once: two round trips in place of one for each file."""
     source = participant.ways.to(replica.site).source(replica_id(replica), job=job)
     files = await source.listing()
+    _must_be_inside(replica, files)
     bodies = await asyncio.gather(*(source.read(file.path, 0, file.size) for file in files))
     participant.cache.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=participant.cache) as folder:
@@ -91,6 +117,16 @@ async def _small(participant: Participant, dataset: Dataset, replica: Replica, j
             path.write_bytes(body)
         here = replace(replica, url=Path(folder).as_uri())
         return await asyncio.to_thread(open_data, here, kind=dataset.kind, lazy=False)
+
+
+def _must_be_inside(replica: Replica, files: Sequence[FileEntry]) -> None:
+    """Refuse a listing that would be written elsewhere than it was asked for, or is not small."""
+    for file in files:
+        parts = file.path.split("/")
+        if any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts):
+            raise UnreadableDataset(replica.url, f"{replica.site} lists {file.path!r} in it")
+    if sum(file.size for file in files) > 2 * SMALL_ARRAY:
+        raise UnreadableDataset(replica.url, f"{replica.site} lists more bytes than it has said")
 
 
 async def _fetch(participant: Participant, dataset: Dataset, replica: Replica, job: str) -> Replica:

@@ -9,11 +9,13 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from dataflow.catalog.listing import Listing
+from dataflow.catalog.snapshot import Snapshot
 from dataflow.config import Federation, Settings
 from dataflow.datasets import Dataset, Extent, Replica
-from dataflow.errors import ConfigError, DataflowError, SiteUnreachable
+from dataflow.errors import ConfigError, DataflowError, GraphError, SiteRefused, SiteUnreachable
 from dataflow.execution.code import pack
 from dataflow.execution.events import JobCreated
 from dataflow.execution.trial import try_promise
@@ -63,11 +65,11 @@ class Session:
         """Disconnect; jobs at other sites go on. Harmless when repeated."""
         if self.closed:
             return
-        self.closed = True
         atexit.unregister(self.close)
         try:
             self._run(self._participant.close())
         finally:
+            self.closed = True
             self._loop.close()
 
     def __enter__(self) -> Session:
@@ -77,12 +79,24 @@ class Session:
         self.close()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if self.closed:
+            work.close()
+            self._must_be_open()
         return self._loop.run(work)
+
+    def _snapshot(self) -> Snapshot:
+        self._must_be_open()
+        return self._participant.snapshot()
+
+    def _must_be_open(self) -> None:
+        if self.closed:
+            raise ConfigError("this session is closed; connect again")
 
     # --- what there is ---------------------------------------------------------------------------
 
     def topology(self) -> Topology:
         """Sites, stores and links as known now; ``away`` are the sites that do not answer."""
+        self._must_be_open()
         return self._participant.topology()
 
     def sites(self) -> list[Site]:
@@ -100,7 +114,7 @@ class Session:
             ``tags``, ``owner``, ``name``, ``kind``, ``shape``, ``dims``, ``dtype``, ``site``,
             ``text``; see :func:`dataflow.catalog.search.matches`.
         """
-        snapshot = self._participant.snapshot()
+        snapshot = self._snapshot()
         found: Iterable[Dataset] = snapshot.search(**asked)
         if job is not None:
             found = [d for d in found if d.lineage is not None and d.lineage.job == job]
@@ -114,17 +128,17 @@ class Session:
         UnknownDataset, AmbiguousDataset
             With what to do about it.
         """
-        return of_dataset(self._participant.snapshot().resolve(name))
+        return of_dataset(self._snapshot().resolve(name))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._participant.snapshot()
+        return name in self._snapshot()
 
     def _ipython_key_completions_(self) -> list[str]:
-        return self._participant.snapshot().names()
+        return self._snapshot().names()
 
     def open(self, name: str, *, lazy: bool = True) -> Any:
         """Read a dataset into this process; what is touched travels."""
-        snapshot = self._participant.snapshot()
+        snapshot = self._snapshot()
         dataset = snapshot.resolve(name)
         return self._read(dataset, snapshot.replicas_of(dataset), lazy=lazy)
 
@@ -172,7 +186,7 @@ class Session:
         """
         asked: dict[str, Any] = {
             "name": name,
-            "tags": dict(tags or {}),
+            "tags": _words(tags, "tags"),
             "variable": variable,
             "owner": self.user,
             "replica_of": replica_of,
@@ -184,7 +198,12 @@ class Session:
             raise ConfigError(f"say where the data lies, with site=: {names or 'no site is known'}")
         if site == here:
             return self._run(self._participant.register(_url(url), **asked))
-        return self._run(self._register_at(site, str(url), asked))
+        there = str(url)
+        if "://" not in there:
+            if not there.startswith("/"):
+                raise ConfigError(f"{there!r}: at another site a path must begin with /")
+            there = f"file://{quote(there)}"
+        return self._run(self._register_at(site, there, asked))
 
     async def _register_at(self, site: str, url: str, asked: dict[str, Any]) -> Dataset:
         participant = self._participant
@@ -209,7 +228,6 @@ class Session:
         result_at: str | None = None,
         keep: Keep | None = None,
         rule: Rule = "cheapest",
-        reuse: bool = True,
     ) -> Plan:
         """Where each step of a graph would run, what would move, and what it would cost.
 
@@ -235,8 +253,6 @@ class Session:
         rule
             Where the parts of split steps are put together: ``cheapest``, ``largest-input``,
             ``largest-intermediate`` or ``random``.
-        reuse
-            ``False`` computes again what is stored already.
 
         Raises
         ------
@@ -245,16 +261,15 @@ class Session:
         NotLinear
             If a promise is not kept.
         """
-        whole = graph if isinstance(graph, Graph) else merge(graph)
+        whole = _whole(graph)
         plan = self._participant.plan(
             whole,
-            scope=scope,
-            pinned=pinned,
+            scope=_words(scope, "scope"),
+            pinned=_words(pinned, "pinned"),
             excluded=_reasons(without),
             result_at=self._place(self._settings.result_at if result_at is None else result_at),
             keep=keep or self._settings.keep,
             rule=rule,
-            reuse=reuse,
         )
         self._functions.update(whole.functions)
         notes = [self._try(step, plan) for step in relied_upon(plan)]
@@ -320,7 +335,7 @@ class Session:
             job=secrets.token_hex(8),
             plan=planned,
             user=self.user,
-            tags={str(name): str(value) for name, value in (tags or {}).items()},
+            tags=_words(tags, "tags"),
             retries=settings.retries if retries is None else retries,
             time_limit=settings.time_limit if time_limit is None else time_limit,
             time=time.time(),
@@ -338,7 +353,7 @@ class Session:
             try:
                 await participant.hand_over(created, payloads, site)
                 return
-            except SiteUnreachable as error:
+            except (SiteUnreachable, SiteRefused) as error:
                 last = error
         raise last or SiteUnreachable("the federation", "no site answers that could keep the job")
 
@@ -420,6 +435,28 @@ def _likely(plan: Plan, key: str) -> Extent:
             break
         key = step.inputs[0]
     return plan.extents[key]
+
+
+def _whole(graph: Any) -> Graph:
+    """One graph of what was asked for."""
+    if isinstance(graph, Graph):
+        return graph
+    if isinstance(graph, list | tuple) and graph and all(isinstance(g, Graph) for g in graph):
+        return merge(graph)
+    what = graph if isinstance(graph, str) else f"a {type(graph).__name__}"
+    raise GraphError(
+        f"{what!s} is no graph\nWhat you can do: call an operation on datasets, as in "
+        "f(session['run1']), and pass what it returns, or a list of such."
+    )
+
+
+def _words(words: Any, what: str) -> dict[str, str]:
+    """A mapping of text to text, as it was given."""
+    if words is None:
+        return {}
+    if not isinstance(words, Mapping):
+        raise ConfigError(f"{what} must be a mapping, as in {{'name': 'value'}}, not {words!r}")
+    return {str(name): str(value) for name, value in words.items()}
 
 
 def _url(url: str | Path) -> str:

@@ -22,11 +22,17 @@ def write_part(
     frame: pd.DataFrame, *, attempt: Attempt, number: int, schema: pa.Schema | None = None
 ) -> Part:
     """Write one partition; the body of one Dask task."""
+    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # Partitions of one table differ in whether their index is a plain count: all do as the whole.
-    index = None if schema is None else len(schema.names) > len(frame.columns)
+    # Partitions of one table differ in whether their index is a plain count, which takes no column;
+    # whether there is a column is decided by the whole.
+    index = None
+    if schema is not None and len(schema.names) > len(frame.columns):
+        index = True
+    elif schema is not None and not isinstance(frame.index, pd.RangeIndex):
+        index = False
     table = pa.Table.from_pandas(frame, preserve_index=index)
     if schema is not None:
         # A partition without a single value in a column guesses another type than its neighbours.

@@ -30,7 +30,9 @@ with dask.config.set(scheduler="threads", num_workers=2):
         replica = Replica(key="k", site="s", store="s", url=source, format="hdf5", nbytes=0)
         value = open_data(replica, kind="array", chunk_nbytes=2**24) + 1
     manifest = write_result(value, root=root, key="k", attempt="a", provenance={})
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# Not ru_maxrss, which begins with that of the process that started this one.
+status = open("/proc/self/status").read()
+peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
 print(json.dumps({"peak": peak, "stored": manifest.nbytes, "in memory": manifest.extent.nbytes}))
 """
 

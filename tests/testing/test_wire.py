@@ -107,6 +107,9 @@ def test_counts_every_byte_in_both_directions(server: Server) -> None:
             assert get(client, 17) == 17
         with connect(wire) as client:
             assert put(client, 2_000_003) == 2_000_003
+        limit = time.monotonic() + 5  # the server counts an answer after it has sent it
+        while wire.bytes_out != server.sent and time.monotonic() < limit:
+            time.sleep(0.01)
         assert wire.bytes_out == server.sent
         assert wire.bytes_in == server.received
         assert wire.crossed - wire.crossed == (0, 0)
