@@ -77,6 +77,8 @@ class SiteRunner:
         Seconds since the epoch.
     new_attempt
         A name that nobody else uses for a try at writing results.
+    installed
+        ``name@version`` of the operations that a steward runs; a lab runs any.
     """
 
     def __init__(
@@ -90,8 +92,10 @@ class SiteRunner:
         publish: Callable[[Sequence[Any]], None],
         clock: Callable[[], float],
         new_attempt: Callable[[], str],
+        installed: frozenset[str] = frozenset(),
     ) -> None:
         self.name = site.name
+        self._trust, self._installed = site.trust, installed
         self._clock, self._code = clock, code
         self._workplace = Workplace(
             site=site,
@@ -118,6 +122,8 @@ class SiteRunner:
             raise SiteUnreachable(self.name, "it is shutting down")
         if order.site != self.name:
             raise SiteRefused(self.name, f"this order is for site {order.site!r}")
+        if isinstance(order, SegmentOrder):
+            self._check(order)
         self._forget()
         running = self._orders[order.id] = _Running(order)
         running.work = asyncio.create_task(self._carry_out(running))
@@ -166,6 +172,15 @@ class SiteRunner:
         return f"<SiteRunner {self.name}: {going} of {len(self._orders)} orders running>"
 
     # --- one order ------------------------------------------------------------------------------
+
+    def _check(self, order: SegmentOrder) -> None:
+        """Refuse steps that this site does not run for anybody."""
+        for step in order.steps:
+            name = f"{step.operation.name}@{step.operation.version}"
+            if self._trust == "steward" and name not in self._installed:
+                raise SiteRefused(
+                    self.name, f"a steward runs only what is installed here, and {name} is not"
+                )
 
     async def _carry_out(self, running: _Running) -> None:
         order, begun = running.order, self._clock()

@@ -36,8 +36,10 @@ from dataflow.errors import (
     WorkerLost,
 )
 from dataflow.execution.events import Crossed, Ended, Stored, TransferOrder
+from dataflow.execution.runner import SiteRunner
 from dataflow.graph.operation import operation, shell
 from dataflow.graph.split import split
+from dataflow.sites import Site
 from dataflow.storage.manifest import FileEntry
 from dataflow.storage.results import find_result
 from dataflow.storage.transfer import StoreSource
@@ -740,6 +742,44 @@ def test_close_gives_the_order_back(tmp_path: Path, workers: LocalBackend, run: 
             await workers.stop_worker(address)
 
     run(story())
+
+
+# --- what is refused -------------------------------------------------------------------------
+
+
+def be_steward(bench: Bench, *installed: str) -> None:
+    bench.runner = SiteRunner(
+        site=Site(name="ams", trust="steward"),
+        stores=lambda: bench.stores,
+        backend=bench.backend,
+        code=bench.code,
+        source_of=lambda replica, job: StoreSource(replica=replica),
+        publish=bench.published.extend,
+        clock=time.time,
+        new_attempt=lambda: "try",
+        installed=frozenset(installed),
+    )
+
+
+def test_a_steward_runs_no_command_of_a_stranger(tmp_path: Path, run: Run) -> None:
+    bench = Bench(tmp_path, NoBackend())
+    be_steward(bench)
+    table = bench.data / "t.csv"
+    table.write_text("a\n1\n")
+    order = bench.order(count_lines(table=bench.register(table)))
+    with pytest.raises(SiteRefused, match="a steward runs only what is installed"):
+        run(bench.runner.start(order))
+    with pytest.raises(KeyError):
+        run(bench.runner.follow(order.id, 0, 0))
+
+
+def test_a_steward_runs_what_is_installed(bench: Bench, run: Run) -> None:
+    graph = doubled(bench.array([1, 2]))
+    operation = doubled.operation
+    be_steward(bench, f"{operation.name}@{operation.version}")
+    assert run(bench.value(graph)).values.tolist() == [2, 4]
+    with pytest.raises(SiteRefused, match=f"total@{total.operation.version} is not"):
+        run(bench.runner.start(bench.order(total(graph))))
 
 
 # --- memory ----------------------------------------------------------------------------------
