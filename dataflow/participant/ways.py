@@ -48,7 +48,12 @@ class Ways:
             secrets.resolve(name)
 
     def allow(self, address: str, credentials: str | None) -> None:
-        """Show this token at this address from now on; an administrator's word."""
+        """Show this token at this address from now on; an administrator's word.
+
+        Without a name nothing changes: what is shown there already goes on being shown.
+        """
+        if credentials is None:
+            return
         secrets.resolve(credentials)
         self._named[address.rstrip("/")] = credentials
         for place in [place for place in self._clients if place[0] == address.rstrip("/")]:

@@ -76,7 +76,9 @@ def test_readers_only_look(agent: Any) -> None:
 
 def test_joining_is_for_administrators(agent: Any) -> None:
     body = {"address": "http://vu.test", "credentials": "vu"}
-    assert agent.call("POST", "/v1/join", "user", json=body).status_code == 403
+    for role in ("user", "site"):
+        answer = agent.call("POST", "/v1/join", role, json=body)
+        assert (answer.status_code, answer.json()["kind"]) == (403, "policy"), role
     assert agent.participant.joined == []
     assert agent.call("POST", "/v1/join", json=body).status_code == 204
     assert agent.participant.joined == [("http://vu.test", "vu")]

@@ -60,6 +60,14 @@ def test_an_administrator_may_allow_an_address(tmp_path: Path, credentials: Path
         known.allow("http://d.example", "nowhere-to-be-found")
 
 
+def test_allowing_without_a_name_takes_no_token_away(tmp_path: Path, credentials: Path) -> None:
+    known = ways(tmp_path, A)
+    known.allow("http://a.example/", None)
+    known.allow("http://b.example", None)
+    assert shown(known, "http://a.example") == "Bearer one"
+    assert shown(known, "http://b.example") == "Bearer two"
+
+
 def test_missing_credentials_are_told_at_once(tmp_path: Path, credentials: Path) -> None:
     peer = PeerAddress(address="http://a.example", credentials="lost")
     with pytest.raises(ConfigError, match="'lost'"):
