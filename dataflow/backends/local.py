@@ -151,6 +151,9 @@ class LocalBackend:
             processes=True,
             asynchronous=True,
             host=_LOOPBACK,
+            # Else every account of the machine could run what it likes in ours.
+            protocol="tls",
+            security=await asyncio.to_thread(_own_security),
             dashboard_address=f"{_LOOPBACK}:0",
             local_directory=str(self.directory),
             preload=list(IMPORTS),
@@ -179,6 +182,13 @@ class LocalBackend:
             await client.close()
         if cluster is not None:
             await cluster.close()
+
+
+def _own_security() -> Any:
+    """A certificate of this process's own: who does not have it is not talked to."""
+    from distributed.security import Security
+
+    return Security.temporary()
 
 
 _patching = threading.Lock()

@@ -249,3 +249,25 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path, end: str
     finally:
         agent.kill()
         agent.communicate()
+
+
+def test_a_stranger_on_the_same_machine_is_not_talked_to(tmp_path: Path) -> None:
+    """Without the certificate of this process nobody gets at its workers, or at the scheduler."""
+    from distributed import Client
+    from distributed.security import Security
+
+    async def story() -> None:
+        async with running(tmp_path / "scratch") as backend:
+            client = await backend.client()
+            address = client.scheduler.address
+            assert address.startswith("tls://127.0.0.1:")
+            port = address.rpartition(":")[2]
+            for scheme, security in (("tcp", None), ("tls", Security.temporary())):
+                stranger = f"{scheme}://127.0.0.1:{port}"
+                with pytest.raises(OSError, match="(?i)timed out|connect|certificate"):
+                    async with Client(
+                        stranger, asynchronous=True, timeout=2, security=security
+                    ) as other:
+                        await other.run_on_scheduler(os.getpid)
+
+    asyncio.run(story())
