@@ -46,7 +46,8 @@ def records_of(
     """The records of data that was looked at.
 
     The same data registered again is the same dataset. Data that has changed since gets a new key
-    under its old name, so that results of the old data are not taken for results of the new.
+    under its old name, so that results of the old data are not taken for results of the new. It
+    stays with whoever registered it first; what tags others give it does not count.
 
     Raises
     ------
@@ -89,11 +90,16 @@ def records_of(
         same = before.key == key
         dataset = replace(
             dataset,
-            owner=owner or before.owner,
-            tags={**before.tags, **tags},
+            owner=before.owner or owner,
+            tags=before.tags if _stranger(owner, before) else {**before.tags, **tags},
             created=before.created if same else now,
         )
     return dataset, replica
+
+
+def _stranger(user: str, before: Dataset) -> bool:
+    """Whether somebody else owns the dataset; without a name the site itself registers."""
+    return bool(user and before.owner and user != before.owner)
 
 
 def _may_replace(before: Dataset, dataset: Dataset, url: str, records: Records) -> None:

@@ -61,6 +61,22 @@ def test_the_same_again_is_the_same(records: Records, tmp_path: Path) -> None:
     assert len(records.datasets()) == 1
 
 
+def test_it_stays_with_its_owner(records: Records, tmp_path: Path) -> None:
+    path = save(tmp_path / "run1.npy", [1, 2])
+    register(records, path, tags={"a": "1"})
+    second, _ = register(records, path, tags={"a": "mine", "b": "2"}, owner="eve")
+    assert (second.owner, second.tags) == ("anna", {"a": "1"})
+    third, _ = register(records, path, tags={"a": "3"}, owner="anna")
+    assert (third.owner, third.tags) == ("anna", {"a": "3"})
+
+
+def test_what_nobody_owns_gets_an_owner(records: Records, tmp_path: Path) -> None:
+    path = save(tmp_path / "run1.npy", [1, 2])
+    register(records, path, owner="", tags={"a": "1"})
+    second, _ = register(records, path, owner="ben", tags={"b": "2"})
+    assert (second.owner, second.tags) == ("ben", {"a": "1", "b": "2"})
+
+
 def test_equal_bytes_have_equal_keys_and_other_bytes_others(
     records: Records, tmp_path: Path
 ) -> None:
