@@ -202,8 +202,13 @@ class Sync:
     async def hint(
         self, site: str, seq: int, *, epoch: str = "", address: str | None = None
     ) -> None:
-        """Somebody has news: look there now; see `PeerAccess`."""
+        """Somebody has news: look there now; see `PeerAccess`.
+
+        A site of which nothing is known, not even where it answers, is not looked for.
+        """
         if site == self._me.site:
+            return
+        if address is None and site not in self._others and site not in self._log.versions():
             return
         other = self._other(site)
         if address is not None:

@@ -329,6 +329,23 @@ def test_settle_returns_when_all_are_tried(tmp_path: Path) -> None:
     run(story())
 
 
+def test_invented_sites_are_not_looked_for(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with sites(tmp_path, "ab") as (_, (a, b)):
+            await until(lambda: equal([a, b]), 5)
+            assert a.sync is not None
+            before = len(asyncio.all_tasks())
+            for number in range(100):
+                await a.sync.hint(f"invented{number}", 1)
+            await a.sync.hint("b", 1)
+            assert len(asyncio.all_tasks()) == before
+            assert a.sync.away() == frozenset()
+            await a.sync.hint("c", 1, address="nowhere")
+            assert a.sync.away() == frozenset({"c"})
+
+    run(story())
+
+
 def test_wait_until_seen_gives_up(tmp_path: Path) -> None:
     async def story() -> None:
         async with sites(tmp_path, "ab") as (_, (a, _b)):
