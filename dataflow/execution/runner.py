@@ -24,6 +24,7 @@ from dataflow.execution.failures import Broken, Failure, broken
 from dataflow.execution.segment_run import run_segment
 from dataflow.execution.transfer_run import run_transfer
 from dataflow.execution.workplace import Workplace, as_broken
+from dataflow.graph.verify import forged
 from dataflow.sites import Site
 from dataflow.storage.transfer import Source
 from dataflow.stores import Store
@@ -181,6 +182,10 @@ class SiteRunner:
                 raise SiteRefused(
                     self.name, f"a steward runs only what is installed here, and {name} is not"
                 )
+        together = {step.key: step for step in order.steps}
+        for step in order.steps:
+            if forged(step, together):
+                raise SiteRefused(self.name, f"the key of {step.label!r} is not that of this step")
 
     async def _carry_out(self, running: _Running) -> None:
         order, begun = running.order, self._clock()

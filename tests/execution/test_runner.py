@@ -18,6 +18,8 @@ import psutil
 import pytest
 import xarray as xr
 from bench import Bench, NoBackend, failure_of, moved, value_of
+from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import strategies as st
 
 from dataflow.backends.local import LocalBackend
 from dataflow.datasets import Dataset, Replica
@@ -26,6 +28,7 @@ from dataflow.errors import (
     JobCancelled,
     JobError,
     OperationFailed,
+    PlacementError,
     SiteRefused,
     SiteUnreachable,
     StorageError,
@@ -37,12 +40,16 @@ from dataflow.errors import (
 )
 from dataflow.execution.events import Crossed, Ended, Stored, TransferOrder
 from dataflow.execution.runner import SiteRunner
-from dataflow.graph.operation import operation, shell
+from dataflow.graph.graph import Graph
+from dataflow.graph.operation import Step, operation, shell
 from dataflow.graph.split import split
+from dataflow.graph.verify import forged
+from dataflow.placement.make import make_plan
 from dataflow.sites import Site
 from dataflow.storage.manifest import FileEntry
 from dataflow.storage.results import find_result
 from dataflow.storage.transfer import StoreSource
+from dataflow.testing.strategies import World, worlds
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -780,6 +787,104 @@ def test_a_steward_runs_what_is_installed(bench: Bench, run: Run) -> None:
     assert run(bench.value(graph)).values.tolist() == [2, 4]
     with pytest.raises(SiteRefused, match=f"total@{total.operation.version} is not"):
         run(bench.runner.start(bench.order(total(graph))))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(worlds(), st.booleans())
+def test_no_step_of_a_plan_is_taken_for_forged(world: World, reuse: bool) -> None:
+    try:
+        plan = make_plan(
+            world.graph,
+            topology=world.topology,
+            replicas=world.replicas,
+            verdicts=world.verdicts,
+            reuse=reuse,
+        )
+    except PlacementError:
+        assume(False)
+    homes = {key: frozenset(r.site for r in found) for key, found in world.replicas.items()}
+    groups = [{key: plan.step_by_key[key] for key in part.steps} for part in plan.segments]
+    for steps in (*groups, dict(split(world.graph, homes).steps)):
+        for step in steps.values():
+            event(f"{step.stage} {step.operation.kind}")
+            assert not forged(step, steps), step
+            if step.stage != "combine" and (step.stage, step.operation.kind) != ("merge", "linear"):
+                assert forged(replace(step, inputs=(*step.inputs[:-1], "another")), steps)
+                assert forged(replace(step, key="another"), steps)
+
+
+@operation(kind="linear")
+def weighed(x, y):
+    return x - 2 * y
+
+
+@operation(kind="reduction", combine=max, output="scalar")
+def largest(x):
+    return x.max()
+
+
+def shares(bench: Bench, whole: Graph) -> tuple[dict[str, Step], list[str]]:
+    keys = list(whole.sources)
+    sites = ["a", "b", "b", "a"]
+    homes = {key: frozenset({sites[n]}) for n, key in enumerate(keys)}
+    steps = split(whole, homes).steps
+    return dict(steps), [f"{step.stage}" for step in steps.values()]
+
+
+def test_the_keys_of_shares_are_checked(bench: Bench) -> None:
+    a, b, c, d = (bench.array([n, 1.0, 2.0], name) for n, name in enumerate("abcd"))
+    for whole in (total(a, b, c, d), largest(a, b, c, d), total(2 * a - b), total(weighed(a, b))):
+        steps, stages = shares(bench, whole)
+        assert "combine" in stages
+        assert not any(forged(step, steps) for step in steps.values())
+    for whole in (total(a, b, c, d), largest(a, b, c, d)):
+        steps, stages = shares(bench, whole)
+        for step in steps.values():
+            if step.stage == "merge":
+                assert forged(replace(step, inputs=step.inputs[::-1]), steps)
+                assert forged(replace(step, key="another"), steps)
+            if step.stage == "part":
+                assert forged(replace(step, inputs=("another",)), steps)
+    steps, _ = shares(bench, weighed(a, b))
+    apart = [step for step in steps.values() if step.absent]
+    assert len(apart) == 2
+    for part in apart:
+        ((slot, _),) = part.absent
+        assert not forged(part)
+        assert forged(replace(part, absent=((slot, "another"),)))
+        assert forged(replace(part, inputs=("another",)))
+        assert forged(replace(part, parts=(7,)))
+        assert forged(replace(part, mother="another"))
+
+
+def test_a_merge_of_parts_of_something_else_is_forged(bench: Bench) -> None:
+    steps, _ = shares(bench, total(*(bench.array([n, 1.0], name) for n, name in enumerate("abcd"))))
+    other = replace(total.operation, version="other")
+    for merge in (step for step in steps.values() if step.stage == "merge"):
+        assert forged(replace(merge, operation=other), steps)
+        assert not forged(merge), "its parts are not at hand"
+
+
+@pytest.mark.parametrize("kind", ["function", "command", "arithmetic"])
+def test_a_result_is_not_stored_under_the_key_of_another(
+    tmp_path: Path, run: Run, kind: str
+) -> None:
+    bench = Bench(tmp_path, NoBackend())
+    a = bench.array([1, 2])
+    table = bench.data / "t.csv"
+    table.write_text("a\n1\n")
+    honest: Graph = {
+        "function": lambda: doubled(a),
+        "command": lambda: count_lines(table=bench.register(table)),
+        "arithmetic": lambda: 2 * a,
+    }[kind]()
+    order = bench.order(honest)
+    (step,) = order.steps
+    assert not forged(step)
+    victim = doubled(bench.array([3, 4], "b")).key
+    lie = replace(order, steps=(replace(step, key=victim, label="liar"),), outputs=(victim,))
+    with pytest.raises(SiteRefused, match="the key of 'liar'"):
+        run(bench.runner.start(lie))
 
 
 # --- memory ----------------------------------------------------------------------------------
