@@ -12,7 +12,7 @@ from dataflow.agent.answers import nothing, record, refusal, refusals
 from dataflow.agent.auth import Identity
 from dataflow.agent.bodies import Asking, Codes, NewOrder, Submission, Submitted
 from dataflow.agent.polls import Since, Wait, held
-from dataflow.agent.served import Asker, Own, Served
+from dataflow.agent.served import Asker, KnowsOwners, Own, Served
 from dataflow.agent.strict import StrictRoute
 from dataflow.documents import to_document
 from dataflow.errors import PolicyError, SiteRefused
@@ -112,7 +112,7 @@ async def ledger(
     responses=refusals(503),
 )
 async def start(own: Own, asker: Asker, body: NewOrder) -> Response:
-    """An order with a known id attaches to the one that runs."""
+    """The same order again attaches to the one that runs; another with its id is refused."""
     order = body.order
     if order.site != own.site.name:
         raise SiteRefused(own.site.name, f"this order is for site {order.site!r}")
@@ -128,9 +128,10 @@ async def start(own: Own, asker: Asker, body: NewOrder) -> Response:
     responses=refusals(404),
 )
 async def follow(
-    request: Request, own: Own, order: Id, since: Since = 0, wait: Wait = 0.0
+    request: Request, own: Own, asker: Asker, order: Id, since: Since = 0, wait: Wait = 0.0
 ) -> Response:
     """404 with kind ``unknown-order``: the site was restarted; send the order again."""
+    _must_own_order(own, asker, order)
     try:
         reports = await held(request, own.runner.follow(order, since, wait), [])
     except KeyError:
@@ -145,7 +146,8 @@ async def follow(
     status_code=204,
     responses=refusals(),
 )
-async def cancel(own: Own, order: Id) -> Response:
+async def cancel(own: Own, asker: Asker, order: Id) -> Response:
+    _must_own_order(own, asker, order)
     await own.runner.cancel(order)
     return nothing()
 
@@ -197,3 +199,14 @@ async def _must_own(own: Served, asker: Identity, job: str) -> None:
     user = (await own.job(job)).user
     if user != asker.user:
         raise PolicyError(f"job {job} belongs to {user!r}; only its owner may do that")
+
+
+def _must_own_order(own: Served, asker: Identity, order: str) -> None:
+    """Orders that are not known belong to nobody: the runner says what it thinks of them."""
+    if asker.role in ("site", "admin"):
+        return
+    runner = own.runner
+    if not isinstance(runner, KnowsOwners):
+        raise PolicyError(f"nobody can say whose order {order} is")
+    if runner.owner(order) not in (asker.user, None):
+        raise PolicyError(f"order {order} is somebody else's; only its owner may do that")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from fastapi import Depends, Request
 
@@ -14,6 +14,14 @@ from dataflow.datasets import Dataset, Replica
 from dataflow.errors import SiteRefused
 from dataflow.execution.events import Event, JobCreated, SiteAccess
 from dataflow.sites import Site, Topology
+
+
+@runtime_checkable
+class KnowsOwners(Protocol):
+    """What an agent asks of the runner of its own site, beside what a driver asks of any."""
+
+    def owner(self, order: str) -> str | None:
+        """The user of an order; ``None`` if the order is not known."""
 
 
 class Served(Protocol):

@@ -117,7 +117,10 @@ class SiteRunner:
 
     async def start(self, order: Order) -> None:
         """Begin an order, or attach to it if its id is known."""
-        if order.id in self._orders:
+        known = self._orders.get(order.id)
+        if known is not None:
+            if known.order != order:
+                raise SiteRefused(self.name, f"{order.id!r} is the id of another order")
             return
         if self._closed:
             raise SiteUnreachable(self.name, "it is shutting down")
@@ -150,6 +153,11 @@ class SiteRunner:
         if running is not None and not running.cancelled and running.work is not None:
             running.cancelled = True
             running.work.cancel()
+
+    def owner(self, order: str) -> str | None:
+        """The user of an order; ``None`` if the order is not known."""
+        running = self._orders.get(order)
+        return running.order.user if running is not None else None
 
     async def give_code(self, code: str, payload: bytes) -> None:
         """Keep the payload of an operation; it is never opened here."""

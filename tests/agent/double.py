@@ -67,6 +67,9 @@ class Runner:
             async with self.news:
                 self.news.notify_all()
 
+    def owner(self, order: str) -> str | None:
+        return self.orders[order].user if order in self.orders else None
+
     async def give_code(self, code: str, payload: bytes) -> None:
         self.codes[code] = payload
 

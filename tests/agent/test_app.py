@@ -12,9 +12,11 @@ import httpx2
 import pytest
 from structlog.testing import capture_logs
 
+from dataflow.agent.served import KnowsOwners
 from dataflow.documents import to_document
 from dataflow.errors import JobCancelled, NoAllowedSite, SiteUnreachable, TransferFailed
 from dataflow.execution.events import Ended, JobCreated, Progress
+from dataflow.execution.runner import SiteRunner
 
 DIGEST = "ab" * 32
 
@@ -359,6 +361,44 @@ def test_orders_from_start_to_end(agent: Any) -> None:
     answer = agent.call("GET", "/v1/orders/never-heard-of/reports")
     assert answer.status_code == 404
     assert answer.json() == {"kind": "unknown-order", "args": ["never-heard-of"]}
+
+
+def test_an_order_is_its_user_s(agent: Any) -> None:
+    theirs = {"order": transfer(id="theirs", user="ann")}
+    assert agent.call("POST", "/v1/orders", "site", json=theirs).status_code == 204
+    own = {"order": transfer(id="own", user="ann")}
+    assert agent.call("POST", "/v1/orders", "user", json=own).status_code == 204
+    for role in ("user", "reader"):
+        answer = agent.call("GET", "/v1/orders/theirs/reports", role)
+        assert (answer.status_code, answer.json()["kind"]) == (403, "policy")
+        assert "ann" not in answer.text
+    assert agent.call("POST", "/v1/orders/theirs/cancel", "user").status_code == 403
+    assert len(agent.participant.runner.reports["theirs"]) == 1
+    assert agent.call("GET", "/v1/orders/own/reports", "user").status_code == 200
+    assert agent.call("POST", "/v1/orders/own/cancel", "user").status_code == 204
+    assert agent.call("POST", "/v1/orders/nobody-s/cancel", "user").status_code == 204
+    assert agent.call("GET", "/v1/orders/nobody-s/reports", "user").status_code == 404
+    assert agent.call("GET", "/v1/orders/theirs/reports", "site").status_code == 200
+    assert agent.call("POST", "/v1/orders/theirs/cancel", "site").status_code == 204
+
+
+def test_whose_orders_a_real_runner_has(agent: Any) -> None:
+    assert isinstance(agent.participant.runner, KnowsOwners)
+    assert issubclass(SiteRunner, KnowsOwners)
+
+
+def test_an_order_of_a_runner_that_knows_no_owners(
+    agent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Simple:
+        async def cancel(self, order: str) -> None:
+            cancelled.append(order)
+
+    cancelled: list[str] = []
+    monkeypatch.setattr(agent.participant, "runner", Simple())
+    assert agent.call("POST", "/v1/orders/o1/cancel", "user").status_code == 403
+    assert agent.call("POST", "/v1/orders/o1/cancel", "admin").status_code == 204
+    assert cancelled == ["o1"]
 
 
 def test_codes_that_are_missing(agent: Any) -> None:

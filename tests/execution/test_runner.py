@@ -887,6 +887,16 @@ def test_a_result_is_not_stored_under_the_key_of_another(
         run(bench.runner.start(lie))
 
 
+def test_an_id_is_that_of_one_order(tmp_path: Path, run: Run, far: tuple[Replica, Dataset]) -> None:
+    bench, _, order = copying(tmp_path, far)
+    first = run(bench.reports(order(user="ada")))
+    assert bench.runner.owner("copy1") == "ada"
+    assert bench.runner.owner("copy2") is None
+    with pytest.raises(SiteRefused, match="'copy1' is the id of another order"):
+        run(bench.runner.start(order(user="eve")))
+    assert run(bench.reports(order(user="ada"))) == first
+
+
 # --- memory ----------------------------------------------------------------------------------
 
 
