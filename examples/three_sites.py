@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import adk
@@ -21,6 +22,8 @@ def three_sites(folder: str | Path = "", *, megabits: float = 100) -> Federation
     folder = Path(folder or tempfile.mkdtemp(prefix="three-sites-"))
     sites = ["amsterdam", "delft", "groningen"]
     federation = Federation(folder, sites, rate=megabits * 1e6 / 8, ready_within=60)
-    adk.prepare(federation.data("amsterdam"), federation.data("delft"))
-    federation.start()
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(federation.start)
+        adk.prepare(federation.data("amsterdam"), federation.data("delft"))  # meanwhile
+        starting.result()
     return federation

@@ -188,7 +188,7 @@ def _own_security() -> Any:
     """A certificate of this process's own: who does not have it is not talked to."""
     from distributed.security import Security
 
-    return Security.temporary()
+    return Security.temporary()  # type: ignore[no-untyped-call]
 
 
 _patching = threading.Lock()

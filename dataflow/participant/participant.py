@@ -143,7 +143,7 @@ class Participant:
         self._started = False
 
     @property
-    def runner(self) -> SiteAccess:
+    def runner(self) -> SiteRunner:
         """The site's own runner."""
         return self._runner
 

@@ -264,7 +264,7 @@ def test_a_stranger_on_the_same_machine_is_not_talked_to(tmp_path: Path) -> None
             port = address.rpartition(":")[2]
             for scheme, security in (("tcp", None), ("tls", Security.temporary())):
                 stranger = f"{scheme}://127.0.0.1:{port}"
-                with pytest.raises(OSError, match="(?i)timed out|connect|certificate"):
+                with pytest.raises(OSError, match=r"(?i)timed out|connect|certificate"):
                     async with Client(
                         stranger, asynchronous=True, timeout=2, security=security
                     ) as other:

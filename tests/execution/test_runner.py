@@ -692,9 +692,9 @@ def test_cancelled_function_does_not_hold_the_site(bench: Bench, run: Run) -> No
             error, fault = failure_of(await bench.reports(order))
             assert isinstance(error, JobCancelled)
             assert (error.job, fault) == ("job1", "user")
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 20, "the order ends long before its function would"
         await bench.stored(doubled(data))
-        assert time.monotonic() - begun < 30
+        assert time.monotonic() - begun < 120
         await until(lambda: not any(map(psutil.pid_exists, map(int, note.read_text().split()))))
 
     run(story())
