@@ -6,11 +6,9 @@ value, with the modules beside it that it uses. What is installed, there as here
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import sys
-import sysconfig
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
@@ -20,9 +18,9 @@ from types import ModuleType
 
 import cloudpickle
 
+from dataflow.graph.installed import is_installed
 from dataflow.graph.operation import Functions
 
-_INSTALLED = frozenset({"site-packages", "dist-packages"})
 _DIGEST = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 _registering = threading.Lock()
@@ -55,7 +53,7 @@ def _by_value() -> Iterator[None]:
             if isinstance(module, ModuleType)
             and module.__name__ == name
             and name not in before
-            and not _is_installed(name)
+            and not is_installed(name)
         ]
         for module in ours:
             cloudpickle.register_pickle_by_value(module)
@@ -64,52 +62,6 @@ def _by_value() -> Iterator[None]:
         finally:
             for module in ours:
                 cloudpickle.unregister_pickle_by_value(module)
-
-
-def _is_installed(name: str) -> bool:
-    """Whether a site can be expected to have this module, by the package that it is in."""
-    top = name.partition(".")[0]
-    if top in sys.modules and _places(sys.modules[top]):
-        return _top_is_installed(top, _places(sys.modules[top])[0])
-    return _found_installed(name, top)
-
-
-@functools.lru_cache(maxsize=4096)
-def _top_is_installed(top: str, place: str) -> bool:
-    """The same for a package; ``place`` is where it lies, should another take its name."""
-    return _found_installed(top, top)
-
-
-def _found_installed(name: str, top: str) -> bool:
-    if top == "dataflow" or top in sys.stdlib_module_names:
-        return True
-    if top == "__main__":
-        return False
-    places = _places(sys.modules.get(top)) or _places(sys.modules.get(name))
-    # A module that is nowhere was made by some library as it went along.
-    return not places or any(_below_installed(place) for place in places)
-
-
-def _places(module: ModuleType | None) -> list[str]:
-    """Where a module lies: its file, or the directories of a package without one."""
-    file = getattr(module, "__file__", None)
-    if file:
-        return [str(file)]
-    try:
-        return [str(path) for path in getattr(module, "__path__", ())]
-    except (AttributeError, KeyError):  # a namespace package whose parent is gone
-        return []
-
-
-def _below_installed(place: str) -> bool:
-    path = Path(place)
-    return not _INSTALLED.isdisjoint(path.parts) or any(path.is_relative_to(r) for r in _roots())
-
-
-@functools.cache
-def _roots() -> tuple[str, ...]:
-    found = (sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib"))
-    return tuple(root for root in found if root is not None)
 
 
 class CodeStore:

@@ -24,7 +24,7 @@ import inspect
 import re
 import string
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from dataflow.errors import GraphError
@@ -127,16 +127,28 @@ class OperationFunction(Generic[P, R]):
     """What :func:`operation` returns: call it on graphs to build, ``.function`` to run here."""
 
     def __init__(self, operation: Operation, functions: Functions) -> None:
-        self.operation = operation
+        self.declared = operation
         self.functions = functions
         if functions.function is not None:
             functools.update_wrapper(self, functions.function)
 
     @property
+    def operation(self) -> Operation:
+        """The operation with the code as it is now; the values that it uses may have changed."""
+        declared, parts = self.declared, self.functions
+        if parts.function is None:
+            return declared
+        code = code_digest(parts.function, parts.combine, parts.finish)
+        if code == declared.code:
+            return declared
+        own = declared.version != declared.code[:16]
+        return replace(declared, code=code, version=declared.version if own else code[:16])
+
+    @property
     def function(self) -> Callable[..., Any]:
         """The undecorated function, for running on data in this process."""
         if self.functions.function is None:
-            raise GraphError(f"{self.operation.name!r} is a shell command, not a function")
+            raise GraphError(f"{self.declared.name!r} is a shell command, not a function")
         return self.functions.function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Graph:
@@ -157,7 +169,7 @@ class OperationFunction(Generic[P, R]):
     ) -> tuple[list[Graph], tuple[str, ...], dict[str, Any], bool]:
         from dataflow.graph.graph import Graph
 
-        operation = self.operation
+        operation = self.declared
         named, pieces = self._arguments(args, kwargs)
         inputs: list[Graph] = []
         slots: list[str] = []
@@ -189,7 +201,7 @@ class OperationFunction(Generic[P, R]):
         """Pairs of argument name and value, and whether the inputs are pieces of one argument."""
         from dataflow.graph.graph import Graph
 
-        operation = self.operation
+        operation = self.declared
         if operation.command:
             return _command_arguments(operation, args, kwargs), False
         signature = inspect.signature(self.function)

@@ -19,6 +19,7 @@ from dataflow.errors import ConfigError, DataflowError, GraphError, SiteRefused,
 from dataflow.execution.code import pack
 from dataflow.execution.events import JobCreated
 from dataflow.execution.trial import try_promise
+from dataflow.graph.code import code_digest
 from dataflow.graph.graph import Graph, merge, of_dataset
 from dataflow.graph.keys import digest
 from dataflow.graph.operation import Functions, Step
@@ -374,13 +375,18 @@ class Session:
         return [n for n in fit if sites[n].trust == "lab"] + ([here] if here is not None else [])
 
     def _payloads_of(self, plan: Plan) -> dict[str, bytes]:
-        codes = {
-            s.operation.code for s in (*plan.steps, *plan.originals) if not s.operation.command
-        }
-        for code in codes - set(self._payloads):
-            functions = self._functions.get(code)
-            if functions is not None:
-                self._payloads[code] = pack(functions)
+        steps = (*plan.steps, *plan.originals)
+        codes = {s.operation.code: s.operation.name for s in steps if not s.operation.command}
+        for code, name in codes.items():
+            found = self._functions.get(code)
+            if code in self._payloads or found is None:
+                continue
+            payload = pack(found)
+            if code_digest(found.function, found.combine, found.finish) != code:
+                raise GraphError(
+                    f"the code of {name!r} has changed since the graph was built; build it again"
+                )
+            self._payloads[code] = payload
         return {code: self._payloads[code] for code in codes if code in self._payloads}
 
     def job(self, id: str) -> Job:

@@ -146,13 +146,11 @@ def test_functions_of_other_packages_count_by_name(define: Define) -> None:
     text = "def f(x):\n    return g(x)\n"
     ours = [define(f"def g(x):\n    return x + {n}\n", "g") for n in (1, 2)]
     assert code_digest(define(text, g=ours[0])) != code_digest(define(text, g=ours[1]))
-    theirs = [
-        define(f"def g(x):\n    return x + {n}\n", "g", package="library.part") for n in (1, 2)
-    ]
+    theirs = [define(f"def g(x):\n    return x + {n}\n", "g", package="numpy") for n in (1, 2)]
     assert code_digest(define(text, g=theirs[0])) == code_digest(define(text, g=theirs[1]))
     assert code_digest(define(text, g=theirs[0])) != code_digest(define(text, g=ours[0]))
-    inside = code_digest(define(text, g=theirs[0], package="library.other"))
-    assert inside != code_digest(define(text, g=theirs[1], package="library.other"))
+    inside = code_digest(define(text, g=theirs[0], package="numpy.other"))
+    assert inside != code_digest(define(text, g=theirs[1], package="numpy.other"))
 
 
 def test_imported_functions_that_go_by_another_name(define: Define) -> None:
@@ -287,3 +285,81 @@ def test_classes_of_a_script_and_other_processes(tmp_path: Path) -> None:
     first = run(CLASS, 1)
     assert run(CLASS.replace("limit = 3", "limit = 3  # at most"), 2) == first
     assert run(CLASS.replace("limit = 3", "limit = 4"), 1)[0] != first[0]
+
+
+HELPER = """
+FACTOR = 2
+def other(x):
+    return x
+def inner(x):
+    return x * FACTOR
+def scale(x):
+    return inner(x)
+class Gain:
+    def __init__(self, by):
+        self.by = by
+        self.like = [self]
+    def apply(self, x):
+        return x * self.by + FACTOR
+gain = Gain(5)
+steps = {"gain": [gain.apply], "kinds": {Gain, len}}
+"""
+USES = """
+import sys
+import helper
+from helper import Gain, gain, scale, steps
+from dataflow.graph.code import code_digest
+
+def by_module(x): return helper.scale(x)
+def by_name(x): return scale(x)
+def by_class(x): return Gain(1).apply(x)
+def by_instance(x): return gain.apply(x)
+def by_container(x): return steps["gain"][0](x)
+
+print(*map(code_digest, (by_module, by_name, by_class, by_instance, by_container)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ("FACTOR = 2", "FACTOR = 3", "11111"),
+        ("x * FACTOR", "x / FACTOR", "11000"),
+        ("x * self.by", "x / self.by", "00111"),
+        ("Gain(5)", "Gain(6)", "00011"),
+        ("return x\n", "return -x\n", "00000"),
+        ("def inner(x):", "def inner(x):  # a comment", "00000"),
+    ],
+)
+def test_modules_beside_a_notebook(tmp_path: Path, old: str, new: str, changed: str) -> None:
+    def run(text: str, directory: Path, seed: int) -> list[str]:
+        directory.mkdir()
+        (directory / "helper.py").write_text(text)
+        (directory / "script.py").write_text(USES)
+        done = subprocess.run(
+            [sys.executable, "-B", str(directory / "script.py")],
+            env=os.environ | {"PYTHONHASHSEED": str(seed)},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.stdout.split()
+
+    assert old in HELPER
+    before = run(HELPER, tmp_path / "a", 1)
+    after = run(HELPER.replace(old, new), tmp_path / "b", 2)
+    assert "".join(str(int(x != y)) for x, y in zip(before, after, strict=True)) == changed
+
+
+def test_an_operation_has_the_code_of_now(define: Define) -> None:
+    text = "N = 2\n@operation(version=version)\ndef f(x):\n    return f.function(x) if x else N\n"
+    for version in (None, "1"):
+        f = define(text, operation=operation, version=version)
+        first = f.operation
+        f.function.__globals__["N"] = 3
+        second = f.operation
+        assert first.code != second.code
+        assert (first.version == second.version) == (version == "1")
+        f.function.__globals__["N"] = 2
+        assert f.operation == first

@@ -173,6 +173,22 @@ def test_a_plan_from_elsewhere_needs_its_code(session: flow.Session, tmp_path: P
     assert session.submit(plan).wait(60) == "done"
 
 
+def test_a_result_is_of_the_code_that_its_key_says(session: flow.Session) -> None:
+    factor = 2
+
+    @flow.operation(kind="elementwise")
+    def times(x: xr.DataArray) -> xr.DataArray:
+        return x * factor
+
+    early = times(session["run"])
+    factor = 3
+    with pytest.raises(GraphError, match="code of 'times' has changed since the graph was built"):
+        session.submit(early)
+    late = times(session["run"])
+    assert late.outputs != early.outputs
+    assert int(session.submit(late).result(60)[1]) == 3
+
+
 def test_programs(session: flow.Session, folder: Path) -> None:
     (folder / "words.txt").write_text("one two\nthree\n")
     session.register(folder / "words.txt", name="words")
