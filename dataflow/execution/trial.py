@@ -238,7 +238,8 @@ def _numbers(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The finite numbers in it; of other types whether there is anything."""
     if array.dtype.kind not in "biufc":
         return np.ones(array.size)
-    return array[np.isfinite(array)]
+    finite: np.ndarray[Any, Any] = array[np.isfinite(array)]
+    return finite
 
 
 def _could_not(reason: str) -> str:
