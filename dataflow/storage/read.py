@@ -23,6 +23,7 @@ from dataflow.storage.fingerprints import stored_files
 from dataflow.storage.layout import stored_multiple
 from dataflow.storage.open import Options, fsspec_options
 from dataflow.storage.probe_tables import parquet_parts
+from dataflow.storage.small import small_result
 from dataflow.storage.source import Source
 
 READ_NBYTES = 64 * 2**20
@@ -69,18 +70,30 @@ def open_data(
     if kind == "table":
         return _table(source, replica, lazy, chunk_nbytes)
     try:
-        opened = _group(source, replica, chunk_nbytes if lazy else 0)
+        opened = (
+            None if lazy or replica.format != "zarr" else small_result(replica.url, source.read)
+        )
+        if opened is None:
+            opened = _group(source, replica, chunk_nbytes if lazy else 0)
     except FileNotFoundError as error:
         raise UnreadableDataset(replica.url, "nothing is there") from error
-    if kind == "dataset":
-        found: Any = (
-            opened.to_dataset(name=opened.name or "data")
-            if isinstance(opened, xr.DataArray)
-            else opened
-        )
-    else:
-        found = _one(opened, replica)
+    found = as_kind(opened, kind, replica)
     return found if lazy else found.load()
+
+
+def as_kind(opened: xr.Dataset | xr.DataArray, kind: Kind, replica: Replica) -> Any:
+    """What was opened as ``"array"`` or ``"dataset"``, whichever is wanted.
+
+    Raises
+    ------
+    UnreadableDataset
+        If several arrays are there and the replica does not say which.
+    """
+    if kind == "dataset":
+        if isinstance(opened, xr.DataArray):
+            return opened.to_dataset(name=opened.name or "data")
+        return opened
+    return _one(opened, replica)
 
 
 def _one(opened: xr.Dataset | xr.DataArray, replica: Replica) -> xr.DataArray:
@@ -113,6 +126,7 @@ def _group(source: Source, replica: Replica, nbytes: int) -> xr.Dataset | xr.Dat
 
 def _zarr(source: Source, nbytes: int) -> xr.Dataset | xr.DataArray:
     import zarr
+    from xarray.backends import ZarrStore
 
     store = source.zarr()
     opened = zarr.open(store=store, mode="r")
@@ -121,11 +135,10 @@ def _zarr(source: Source, nbytes: int) -> xr.Dataset | xr.DataArray:
         if not nbytes:
             return xr.DataArray(np.asarray(opened[...]), dims=dims, name="data")
         return xr.DataArray(_blocks(opened, opened.chunks, nbytes), dims=dims, name="data")
-    dataset = xr.open_zarr(
-        store,
+    # By the group that is open: xarray would ask the store for it all over again.
+    dataset = xr.open_dataset(
+        ZarrStore(opened, mode="r", use_zarr_fill_value_as_mask=opened.metadata.zarr_format == 2),
         chunks=None,
-        consolidated=opened.metadata.consolidated_metadata is not None,
-        zarr_format=opened.metadata.zarr_format,
     )
     # We write every chunk: one that is missing was lost, and must not be read as zeros.
     store.complete = has_mark(dataset.attrs)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dataflow.storage.blockreader import BlockReader, open_file
-from dataflow.storage.open import OnePut, Options, local_path, zarr_store
+from dataflow.storage.open import OnePut, Options, local_path, object_store, zarr_store
+from dataflow.storage.publish import plain_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,21 @@ class Source:
         return self.path or BlockReader(
             self.url, credentials=self.credentials, options=self.options, headers=self.headers
         )
+
+    def read(self, path: str) -> bytes | None:
+        """All of one file below the URL; ``None`` if there is none."""
+        with plain_errors(self.url):
+            store = object_store(
+                self.url,
+                credentials=self.credentials,
+                options=self.options,
+                headers=self.headers,
+                mkdir=False,
+            )
+            try:
+                return bytes(store.get(path).bytes())
+            except FileNotFoundError:
+                return None
 
     def zarr(self) -> OnePut:
         """The URL as a read-only Zarr store."""
