@@ -7,6 +7,8 @@ is. Bytes go from the store to the socket in pieces; nothing is opened, parsed o
 from __future__ import annotations
 
 import asyncio
+import io
+import zipfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import format_datetime
@@ -37,15 +39,16 @@ router = APIRouter(tags=["data"])
 
 Id = Annotated[str, Path(min_length=1, max_length=200)]
 
-#: Bytes handed to the server at a time, and what a probe may ask for at most.
+#: Bytes handed to the server at a time, of all objects of an archive, and what a probe may ask for.
 PIECE = 2**20
+LARGEST_ARCHIVE = 2**22
 LARGEST_PROBE = 2**26
 
 #: The job whose ledger the bytes belong to, and the site that they go to.
 JOB_HEADER, SITE_HEADER = "x-dataflow-job", "x-dataflow-site"
 
 _LONGEST_WORD = 200
-_BINARY = "application/octet-stream"
+_BINARY, _ZIP = "application/octet-stream", "application/zip"
 _BYTES: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {_BINARY: {}}}
     for status, text in ((200, "The whole object"), (206, "The bytes asked for"))
@@ -61,6 +64,28 @@ _BYTES: dict[int | str, dict[str, Any]] = {
 async def listing(own: Own, replica: Id) -> Response:
     files = await asyncio.to_thread(_listing, own, own.served_replica(replica))
     return record(list(files), list[FileEntry])
+
+
+@router.get(
+    "/v1/archives/{replica}",
+    summary="All objects of a small replica at once, as a ZIP archive",
+    response_class=Response,
+    responses={
+        200: {"description": "The archive", "content": {_ZIP: {}}},
+        **refusals(404, 413, 503),
+    },
+)
+async def archive(request: Request, own: Own, replica: Id) -> Response:
+    """One round trip for what would take one for each object. Metered as the objects are."""
+    copy = own.served_replica(replica)
+    try:
+        body = await asyncio.to_thread(_archive, own, copy)
+    except FileNotFoundError as error:
+        return refusal(404, UnknownDataset.kind, f"{replica}/{error}")
+    if body is None:
+        return refusal(413, "config", f"{replica} has more than {LARGEST_ARCHIVE} bytes")
+    _meter(request, own, copy, len(body))
+    return Response(body, media_type=_ZIP)
 
 
 @router.head("/v1/data/{replica}/{path:path}", include_in_schema=False)
@@ -155,6 +180,19 @@ def _listing(own: Served, replica: Replica) -> Sequence[FileEntry]:
     return listing_of(replica, **known)
 
 
+def _archive(own: Served, replica: Replica) -> bytes | None:
+    """All objects, as they lie in the store; ``None`` if that is too much for one answer."""
+    files = _listing(own, replica)
+    if sum(file.size for file in files) > LARGEST_ARCHIVE:
+        return None
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+        for file in files:
+            store, name = _object(own, replica, file.path)
+            archive.writestr(file.path, bytes(store.get(name).bytes()))
+    return packed.getvalue()
+
+
 def _object(own: Served, replica: Replica, path: str) -> tuple[AnyStore, str]:
     """The open store of a replica, and the name in it that ``path`` means.
 
@@ -189,13 +227,17 @@ async def _metered(
     request: Request, own: Served, replica: Replica, pieces: Any
 ) -> AsyncIterator[bytes]:
     """The pieces; what was really handed out is metered, however it ends."""
-    job = request.headers.get(JOB_HEADER, "")[:_LONGEST_WORD]
-    to = request.headers.get(SITE_HEADER, "")[:_LONGEST_WORD] or identity_of(request).user
     sent = 0
     try:
         async for piece in pieces:
             yield bytes(piece)
             sent += len(piece)
     finally:
-        if job and sent:
-            own.meter(job, replica.key, sent, to)
+        _meter(request, own, replica, sent)
+
+
+def _meter(request: Request, own: Served, replica: Replica, sent: int) -> None:
+    job = request.headers.get(JOB_HEADER, "")[:_LONGEST_WORD]
+    to = request.headers.get(SITE_HEADER, "")[:_LONGEST_WORD] or identity_of(request).user
+    if job and sent:
+        own.meter(job, replica.key, sent, to)

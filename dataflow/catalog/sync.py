@@ -37,6 +37,8 @@ log = structlog.get_logger(__name__)
 
 #: Longest pause between two attempts to reach a site: so long may healing go unnoticed.
 LONGEST_PAUSE = 2.0
+#: News are collected for so long before they are handed out: a job writes several rows in a moment.
+GATHERING = 0.05
 #: An answer that takes longer than this, and longer than ``away_after``, is given up.
 PATIENCE = 5.0
 
@@ -175,14 +177,18 @@ class Sync:
 
     async def records(self, site: str, since: int, wait: float) -> tuple[str, list[RecordRow]]:
         """A page of a log, ours or a copy; see `PeerAccess`."""
-        end = self._clock() + wait
+        end, waited = self._clock() + wait, False
         while True:
             epoch, rows = self._log.page(site, since)
             rest = end - self._clock()
+            if rows and waited and rest > 0:
+                await asyncio.sleep(min(GATHERING, rest))
+                return self._log.page(site, since)
             # Whoever asks beyond our end speaks of another life of the log: tell at once.
             if rows or rest <= 0 or not epoch or since > self._log.latest(site):
                 return epoch, rows
             await _wait(self._news, min(rest, self._period))
+            waited = True
 
     async def peers(self) -> list[KnownSite]:
         """All sites whose records we hold; see `PeerAccess`."""
@@ -388,10 +394,13 @@ class Sync:
         await self._ask(place, lambda at: at.hint(me.site, seq, epoch=epoch, address=me.address))
 
     async def _send_hints(self) -> None:
-        """Tell everybody of our own new rows: at once, and once for many."""
+        """Tell everybody of our own new rows, once for many.
+
+        Who follows us has them already; this wakes those who gave up for a while.
+        """
         told = self._held(self._me.site)
         while True:
-            await _wait(self._news, self._period)
+            await asyncio.sleep(self._period)
             with suppress(CatalogError):  # a file that cannot be read now: look again
                 if told != (now := self._held(self._me.site)):
                     others = self._others.values()

@@ -253,6 +253,19 @@ class AgentClient:
         path = f"/v1/data/{segment(replica)}"
         return await self._way.record("GET", path, list[FileEntry], seconds=READING_SECONDS)
 
+    async def archive(self, replica: str, *, job: str = "") -> bytes:
+        """All objects of a small replica as a ZIP archive.
+
+        Raises
+        ------
+        ConfigError
+            If the site finds it too large for that.
+        UnknownDataset
+            If the replica does not exist.
+        """
+        path = f"/v1/archives/{segment(replica)}"
+        return await self._way.ask("GET", path, headers=self.headers(job))
+
     async def read(
         self, replica: str, path: str, start: int = 0, end: int | None = None, *, job: str = ""
     ) -> bytes:

@@ -109,6 +109,7 @@ class Connection:
         body: Any = None,
         *,
         query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         seconds: float | None = None,
         again: bool = False,
     ) -> bytes:
@@ -134,10 +135,10 @@ class Connection:
             If the answer says so.
         """
         content = body if isinstance(body, bytes) else None
-        headers = {}
+        sent = dict(headers or {})
         if body is not None and content is None:
             content = json.dumps(body).encode()
-            headers = {"content-type": "application/json"}
+            sent["content-type"] = "application/json"
         seconds = self.timeout if seconds is None else seconds
         limit = CONNECT_SECONDS + seconds + len(content or b"") / SLOWEST
         timeout = httpx2.Timeout(limit, connect=CONNECT_SECONDS)
@@ -148,7 +149,7 @@ class Connection:
                 self._base + path,
                 params=query,
                 content=content,
-                headers=headers,
+                headers=sent,
                 timeout=timeout,
             )
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 from dataflow.catalog.entries import replica_id
 from dataflow.datasets import Dataset, Replica
@@ -21,7 +24,7 @@ from dataflow.errors import (
 from dataflow.participant import Participant
 from dataflow.session.loop import LoopThread
 from dataflow.storage.credentials import resolve
-from dataflow.storage.manifest import ONE_FILE, FileEntry, replica_of
+from dataflow.storage.manifest import ONE_FILE, replica_of
 from dataflow.storage.open import split
 from dataflow.storage.read import as_kind, open_data
 from dataflow.storage.small import small_result
@@ -105,34 +108,43 @@ def _there(
 
 
 async def _small(participant: Participant, dataset: Dataset, replica: Replica, job: str) -> Any:
-    """All files of a small array at once: two round trips in place of one for each file."""
-    source = participant.ways.to(replica.site).source(replica_id(replica), job=job)
-    files = await source.listing()
-    _must_be_inside(replica, files)
-    bodies = await asyncio.gather(*(source.read(file.path, 0, file.size) for file in files))
-    opened = small_result(
-        replica.url, {file.path: body for file, body in zip(files, bodies, strict=True)}.get
-    )
+    """All files of a small array in one round trip, in place of one for each file."""
+    client = participant.ways.to(replica.site)
+    files = unpacked(replica, await client.archive(replica_id(replica), job=job))
+    opened = small_result(replica.url, files.get)
     if opened is not None:
         return as_kind(opened, dataset.kind, replica)
     participant.cache.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=participant.cache) as folder:
-        for file, body in zip(files, bodies, strict=True):
-            path = Path(folder, *file.path.split("/"))
+        for name, body in files.items():
+            path = Path(folder, *name.split("/"))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(body)
         here = replace(replica, url=Path(folder).as_uri())
         return await asyncio.to_thread(open_data, here, kind=dataset.kind, lazy=False)
 
 
-def _must_be_inside(replica: Replica, files: Sequence[FileEntry]) -> None:
-    """Refuse a listing that would be written elsewhere than it was asked for, or is not small."""
-    for file in files:
-        parts = file.path.split("/")
-        if any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts):
-            raise UnreadableDataset(replica.url, f"{replica.site} lists {file.path!r} in it")
-    if sum(file.size for file in files) > 2 * SMALL_ARRAY:
-        raise UnreadableDataset(replica.url, f"{replica.site} lists more bytes than it has said")
+def unpacked(replica: Replica, archive: bytes) -> dict[str, bytes]:
+    """The files of an archive that another site packed, by path.
+
+    Raises
+    ------
+    UnreadableDataset
+        If it is none, holds more than it should, or paths that would be written elsewhere.
+    """
+    try:
+        with ZipFile(BytesIO(archive)) as packed:
+            files = packed.infolist()
+            if sum(file.file_size for file in files) > 2 * SMALL_ARRAY:
+                raise UnreadableDataset(replica.url, f"{replica.site} sends more than it has said")
+            for file in files:
+                parts = file.filename.split("/")
+                if any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts):
+                    name = file.orig_filename
+                    raise UnreadableDataset(replica.url, f"{replica.site} lists {name!r} in it")
+            return {file.filename: packed.read(file) for file in files}
+    except (BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+        raise UnreadableDataset(replica.url, f"what {replica.site} sends: {error}") from error
 
 
 async def _fetch(participant: Participant, dataset: Dataset, replica: Replica, job: str) -> Replica:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import zarr
 from obstore.store import HTTPStore
 from zarr.storage import ObjectStore
 
+from dataflow.agent.serve_data import LARGEST_ARCHIVE
 from dataflow.datasets import Extent
 from dataflow.errors import UnknownDataset
 from dataflow.storage.results import write_result
@@ -212,6 +215,29 @@ def test_a_result_is_listed_with_its_checksums(agent: Any, tmp_path: Path) -> No
     for file in listed:
         body = agent.call("GET", f"/v1/data/{replica}/{file['path']}").content
         assert xxhash.xxh3_128_hexdigest(body) == file["checksum"]
+
+
+def test_an_archive_of_a_small_replica(agent: Any, tree: str) -> None:
+    url = tree.replace("/v1/data/", "/v1/archives/")
+    answer = agent.call("GET", url, headers={"x-dataflow-job": "j1", "x-dataflow-site": "vu"})
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as packed:
+        assert {name: packed.read(name) for name in packed.namelist()} == {
+            "empty": b"",
+            "sub/a b%20ü": b"inside",
+        }
+    assert agent.participant.metered == [("j1", "k", len(answer.content), "vu")]
+
+
+def test_an_archive_is_small_and_stays_inside(agent: Any, tree: str, tmp_path: Path) -> None:
+    url = tree.replace("/v1/data/", "/v1/archives/")
+    (tmp_path / "secret").write_text("swordfish")
+    (agent.participant.data / "tree" / "link").symlink_to(tmp_path / "secret")
+    assert b"swordfish" not in agent.call("GET", url).content
+    (agent.participant.data / "tree" / "link").unlink()
+    with (agent.participant.data / "tree" / "large").open("wb") as file:
+        file.truncate(LARGEST_ARCHIVE + 1)
+    assert agent.call("GET", url).status_code == 413
+    assert agent.call("GET", "/v1/archives/nothing").status_code == 404
 
 
 def write(root: Path, key: str) -> Any:

@@ -17,7 +17,7 @@ import dataflow.catalog.log as log_module
 from dataflow.catalog.access import PeerAccess
 from dataflow.catalog.entries import Peer
 from dataflow.catalog.records import Records
-from dataflow.catalog.sync import Sync
+from dataflow.catalog.sync import GATHERING, Sync
 from dataflow.errors import CatalogError
 
 
@@ -67,8 +67,11 @@ def test_news_travel_in_one_round_trip(tmp_path: Path) -> None:
             assert c.sync is not None
             loop = asyncio.get_running_loop()
             start = loop.time()
+            await asyncio.sleep(0)
+            a.records.put("measurement", "n", {"v": 2})  # travels with the first
             assert await c.sync.wait_until_seen("a", seq, 5)
-            assert loop.time() - start < 0.05
+            assert loop.time() - start < GATHERING + 0.05
+            assert equal([a, c])
 
     run(story())
 

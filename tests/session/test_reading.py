@@ -1,29 +1,47 @@
-"""What another site says about its files is not believed further than it must be."""
+"""What another site sends as one of its replicas is looked at before it is written or believed."""
 
 from __future__ import annotations
+
+import io
+import zipfile
 
 import pytest
 
 from dataflow.datasets import Replica
 from dataflow.errors import UnreadableDataset
-from dataflow.session.reading import SMALL_ARRAY, _must_be_inside
-from dataflow.storage.manifest import FileEntry
+from dataflow.session.reading import SMALL_ARRAY, unpacked
 
-REPLICA = Replica(key="k", site="elsewhere", store="r", url="x:k", format="zarr", nbytes=8)
-
-
-@pytest.mark.parametrize(
-    "path", ["../x", "a/../../x", "/etc/passwd", "a//b", "", ".", "a\\b", "a\0b", "a/.."]
-)
-def test_no_path_leads_out(path: str) -> None:
-    with pytest.raises(UnreadableDataset, match="elsewhere lists"):
-        _must_be_inside(REPLICA, [FileEntry(path, 1)])
+REPLICA = Replica(key="k", site="two", store="data", url="file:///data/a.zarr", format="zarr", nbytes=8)
 
 
-def test_nothing_large_comes_as_small() -> None:
-    with pytest.raises(UnreadableDataset, match="more bytes"):
-        _must_be_inside(REPLICA, [FileEntry("c", 3 * SMALL_ARRAY)])
+def packed(files: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", compression) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return body.getvalue()
 
 
-def test_what_is_in_order() -> None:
-    _must_be_inside(REPLICA, [FileEntry("zarr.json", 10), FileEntry("data/c/0", 1000)])
+@pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "a//b", "a/./b", "a\\b", "", "a/"])
+def test_a_path_that_leaves_the_replica(path: str) -> None:
+    with pytest.raises(UnreadableDataset, match="two lists"):
+        unpacked(REPLICA, packed({path: b"1"}))
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_nothing_large_comes_as_small(compression: int) -> None:
+    with pytest.raises(UnreadableDataset, match="more than it has said"):
+        unpacked(REPLICA, packed({"c": bytes(3 * SMALL_ARRAY)}, compression))
+
+
+def test_what_is_no_archive() -> None:
+    whole = packed({"zarr.json": b"{}", "data/c/0": b"12345678"})
+    changed = whole.replace(b"12345678", b"12345679")
+    for body in (b"", b"hello", whole[:-30], changed):
+        with pytest.raises(UnreadableDataset, match="what two sends"):
+            unpacked(REPLICA, body)
+
+
+def test_ordinary_files() -> None:
+    files = {"zarr.json": b"{}", "data/c/0": b"12345678"}
+    assert unpacked(REPLICA, packed(files)) == files
