@@ -11,7 +11,9 @@ from dataflow.datasets import Replica
 from dataflow.errors import UnreadableDataset
 from dataflow.session.reading import SMALL_ARRAY, unpacked
 
-REPLICA = Replica(key="k", site="two", store="data", url="file:///data/a.zarr", format="zarr", nbytes=8)
+REPLICA = Replica(
+    key="k", site="two", store="data", url="file:///data/a.zarr", format="zarr", nbytes=8
+)
 
 
 def packed(files: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
