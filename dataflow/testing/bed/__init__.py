@@ -1,0 +1,1 @@
+"""Bed: real sites on this machine, with links, faults and counters, for tests that need the truth."""
