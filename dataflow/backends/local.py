@@ -14,23 +14,21 @@ from typing import Any
 import psutil
 import structlog
 
+from dataflow.backends.cluster import (
+    ENVIRONMENT,
+    IMPORTS,
+    SCHEDULER_OPTIONS,
+    ClusterBackend,
+    own_security,
+)
+
 log = structlog.get_logger(__name__)
-
-#: What every worker imports while it starts, so that the first task does not have to.
-IMPORTS = ("dask.array", "pydantic", "dataflow.storage.results", "dataflow.execution.to_dask")
-
-#: Arrow's own allocator keeps what it freed, which Dask takes for memory in use.
-ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
-
-#: How long Dask's client holds messages back to send several at once. Its own 10 ms are most of what
-#: a short step takes.
-BATCH_SECONDS = 0.001
 
 _LOOPBACK = "127.0.0.1"
 _WORKER_PROCESS = "Dask Worker process"
 
 
-class LocalBackend:
+class LocalBackend(ClusterBackend):
     """A :class:`~dataflow.backends.base.Backend` of processes on this machine.
 
     Parameters
@@ -42,37 +40,9 @@ class LocalBackend:
     """
 
     def __init__(self, *, workers: int, threads: int, memory: int, directory: Path) -> None:
+        super().__init__(directory)
         self.workers, self.threads, self.memory = workers, threads, memory
-        self.directory = directory
-        self._cluster: Any = None
-        self._client: Any = None
-        self._starting: asyncio.Task[None] | None = None
         self._reviving: set[asyncio.Future[Any]] = set()
-        self._closed = False
-
-    async def start(self) -> None:
-        """Start the workers, unless they run."""
-        await self.client()
-
-    async def client(self) -> Any:
-        """An asynchronous client of the running scheduler; see the protocol."""
-        if not self._alive():
-            if self._closed:
-                raise RuntimeError("this backend is closed")
-            if self._starting is None:
-                self._starting = asyncio.create_task(self._begin())
-                self._starting.add_done_callback(self._started)
-            # Whoever waits may be cancelled; a half-started cluster would be left behind.
-            await asyncio.shield(self._starting)
-        self._revive()
-        return self._client
-
-    @property
-    def dashboard(self) -> str | None:
-        """Address of the scheduler's pages, which other machines cannot reach."""
-        if not self._alive():
-            return None
-        return f"http://{_LOOPBACK}:{self._cluster.scheduler.http_server.port}"
 
     async def stop_worker(self, address: str) -> None:
         """End one worker process; its nanny starts another."""
@@ -100,24 +70,7 @@ class LocalBackend:
         while nanny.pid == worker.pid:
             await asyncio.sleep(0.01)
 
-    async def close(self) -> None:
-        """End all workers; nothing can be run afterwards."""
-        self._closed = True
-        if self._starting is not None:
-            await asyncio.wait({self._starting})
-        await self._end()
-
-    def __repr__(self) -> str:
-        state = "running" if self._alive() else "not running"
-        return f"<LocalBackend {self.workers} x {self.threads} threads, {state}>"
-
-    def _alive(self) -> bool:
-        if self._cluster is None or self._client is None:
-            return False
-        running = (self._cluster.status, self._cluster.scheduler.status)
-        return all(s.name == "running" for s in running) and self._client.status == "running"
-
-    def _revive(self) -> None:
+    def _tend(self) -> None:
         """Have workers tried again that did not come up when they were last replaced.
 
         A nanny tries once. What kept it (no memory for a process, a full disk) may be over.
@@ -138,13 +91,11 @@ class LocalBackend:
         if not task.cancelled() and task.exception() is not None:
             log.warning("worker-not-started", error=str(task.exception()))
 
-    async def _begin(self) -> None:
-        await self._end()
+    async def _make_cluster(self) -> Any:
         # Takes a second the first time, in which the event loop has better things to do.
         distributed = await asyncio.to_thread(importlib.import_module, "distributed")
         _leave_main_alone()
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._cluster = await distributed.LocalCluster(
+        return await distributed.LocalCluster(
             n_workers=self.workers,
             threads_per_worker=self.threads,
             memory_limit=self.memory,
@@ -153,42 +104,22 @@ class LocalBackend:
             host=_LOOPBACK,
             # Else every account of the machine could run what it likes in ours.
             protocol="tls",
-            security=await asyncio.to_thread(_own_security),
+            security=await asyncio.to_thread(own_security),
             dashboard_address=f"{_LOOPBACK}:0",
             local_directory=str(self.directory),
             preload=list(IMPORTS),
             env=ENVIRONMENT,
             silence_logs=logging.CRITICAL,
-            # Who may fail how often is the driver's decision, which knows what a task means.
-            scheduler_kwargs={"allowed_failures": 0},
+            scheduler_kwargs=SCHEDULER_OPTIONS,
         )
-        self._client = await distributed.Client(
-            self._cluster, asynchronous=True, set_as_default=False
-        )
-        self._client.scheduler_comm.interval = BATCH_SECONDS
-        log.info("workers-started", workers=self.workers, threads=self.threads)
-
-    def _started(self, starting: asyncio.Task[None]) -> None:
-        self._starting = None
-        if not starting.cancelled() and starting.exception() is not None:
-            log.warning("workers-not-started", error=str(starting.exception()))
 
     async def _end(self) -> None:
         if self._reviving:
             await asyncio.wait(self._reviving)
-        client, cluster = self._client, self._cluster
-        self._client = self._cluster = None
-        if client is not None:
-            await client.close()
-        if cluster is not None:
-            await cluster.close()
+        await super()._end()
 
-
-def _own_security() -> Any:
-    """A certificate of this process's own: who does not have it is not talked to."""
-    from distributed.security import Security
-
-    return Security.temporary()  # type: ignore[no-untyped-call]
+    def _about(self) -> str:
+        return f"{self.workers} x {self.threads} threads"
 
 
 _patching = threading.Lock()

@@ -45,15 +45,9 @@ from dataflow.execution.events import (
     UnitStarted,
 )
 from dataflow.execution.journal import Journal
-from dataflow.execution.state import (
-    JobState,
-    apply,
-    is_fact,
-    order_id,
-    order_of,
-    site_of,
-    wanted,
-)
+from dataflow.execution.orders import order_id, order_of, wanted
+from dataflow.execution.state import JobState, apply, is_fact
+from dataflow.execution.units import site_of
 from dataflow.placement.plan import Plan
 
 log = structlog.get_logger(__name__)
@@ -198,7 +192,7 @@ class Drive:
         unit = before.units.get(name)
         if unit is None or unit.status != "running" or unit.attempt != attempt:
             return  # it was never sent
-        site, order = site_of(before, name), order_id(before, name, attempt)
+        site, order = site_of(before.plan, name), order_id(before, name, attempt)
 
         async def tell() -> None:
             try:
@@ -242,7 +236,7 @@ class Drive:
 
     async def _follow(self, name: str, attempt: int) -> None:
         """See one unit through: order it, and write down all that its site reports."""
-        site = site_of(self.state, name)
+        site = site_of(self.state.plan, name)
         try:
             await self._follow_at(site, name, attempt)
         except SiteUnreachable as error:
@@ -256,7 +250,7 @@ class Drive:
 
     def _broke(self, name: str, attempt: int, error: Exception, fault: Fault) -> None:
         """A refusal, or a failure before the site could report one."""
-        self._given.pop(site_of(self.state, name), None)
+        self._given.pop(site_of(self.state.plan, name), None)
         report = Broke(error=to_document(error), fault=fault)
         number = self.state.units[name].reported
         self.record(self._reported(name, attempt, report, number))
@@ -357,7 +351,7 @@ class Drive:
             del self._units[name]  # there is nothing left to follow or to stop
         if any(isinstance(report, Broke) for _, report in facts):
             # Perhaps for want of code that the site has lost: it is asked again what it has.
-            self._given.pop(site_of(self.state, name), None)
+            self._given.pop(site_of(self.state.plan, name), None)
         if facts:
             self.record(*(self._reported(name, attempt, report, n) for n, report in facts))
         return last

@@ -40,7 +40,7 @@ class SegmentOrder:
     again attaches to the one that runs.
 
     ``inputs`` are replicas at the site, by key, and ``datasets`` says what they are; ``extents`` has
-    the shapes of absent arguments. Every key in ``outputs`` is stored; those in ``results`` are
+    the shapes of absent arguments; ``seconds`` and ``memory`` (bytes) what the plan expects of a step. Every key in ``outputs`` is stored; those in ``results`` are
     what the user asked for, and get the ``tags``. The code of each step must have been handed over
     before.
     """
@@ -58,6 +58,8 @@ class SegmentOrder:
     tags: Mapping[str, str] = field(default_factory=dict)
     user: str = ""
     walltime: float | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    memory: Mapping[str, int] = field(default_factory=dict)
     type: Literal["segment"] = "segment"
 
 

@@ -93,6 +93,8 @@ class Tasks:
                 # Asking also has workers tried again that did not come up.
                 if future.status == "lost" or await self.backend.client() is not self.client:
                     raise broken(WorkerLost(label, site, "the workers' scheduler ended"), "worker")
+                if trouble := self.backend.trouble():
+                    raise broken(WorkerLost(label, site, trouble), "worker")
             outcome: Outcome = getting.result()
             return outcome
         except Broken:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from dataflow.backends.base import Demand
 from dataflow.datasets import Dataset, Lineage
 from dataflow.errors import (
     ConfigError,
@@ -131,13 +132,17 @@ class _Segment:
         steps = [step for step in self.order.steps if step.key in needed]
         self.place = await self.workplace.checked_place()
         given, payloads = await asyncio.to_thread(self._at_hand, steps)
+        backend = self.workplace.backend
         try:
-            client = await self.workplace.backend.client()
+            await backend.request(self._demand(steps))
+            client = await backend.client()
+        except SiteRefused as error:
+            raise broken(error, "site") from error
         except Exception as error:
             label, site = steps[-1].label, self.workplace.site.name
             raise broken(WorkerLost(label, site, f"no workers: {error}"), "worker") from error
         self.workplace.begun.listen(client)
-        tasks = Tasks(self.workplace.backend, client, self.workplace.begun)
+        tasks = Tasks(backend, client, self.workplace.begun)
         try:
             for work in self._works(steps, wanted, given, payloads):
                 tasks.add(work)
@@ -145,10 +150,23 @@ class _Segment:
         except BaseException:
             running = await tasks.stop()
             if running:
-                self.workplace.later(end_stuck(self.workplace.backend, running))
+                self.workplace.later(end_stuck(backend, running))
             raise
         finally:
             tasks.release()
+            await backend.release(self.order.id)
+
+    def _demand(self, steps: Sequence[Step]) -> Demand:
+        """What these steps ask of the workers: as planned, where somebody knew."""
+        planned = [self.order.seconds.get(step.key, 0.0) for step in steps]
+        return Demand(
+            order=self.order.id,
+            job=self.order.job,
+            tasks=len(steps),
+            seconds=sum(planned),
+            longest=max(planned, default=0.0),
+            memory=max((self.order.memory.get(step.key, 0) for step in steps), default=0),
+        )
 
     async def _output(self, key: str, tasks: Tasks) -> None:
         site = self.workplace.site.name

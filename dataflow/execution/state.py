@@ -1,6 +1,7 @@
 """State of a job: events in, what must be under way out. Pure.
 
-A job's state is the fold of :func:`apply` over its journal; :func:`wanted` says what the driver
+A job's state is the fold of :func:`apply` over its journal; :func:`~dataflow.execution.orders.wanted`
+says what the driver
 must have running now. Asking for the whole of it every time, and not for the next step, makes a
 restart nothing special: read the journal, fold, and see to what is wanted.
 
@@ -29,11 +30,11 @@ another way. :func:`apply` never raises: what is not wanted or comes too late ch
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from dataflow.datasets import Dataset, Replica
+from dataflow.datasets import Replica
 from dataflow.errors import (
     JobCancelled,
     JobError,
@@ -56,19 +57,24 @@ from dataflow.execution.events import (
     JobQueued,
     JobStarted,
     JobStatus,
-    Order,
     ReplanFailed,
     Replanned,
     Report,
-    SegmentOrder,
     SiteLost,
     Stored,
     TimeLimitReached,
-    TransferOrder,
     UnitReported,
     UnitStarted,
 )
-from dataflow.placement.plan import Plan, Segment, Transfer
+from dataflow.execution.units import (
+    all_stored,
+    attempt_wanted,
+    inputs_of,
+    part_of,
+    site_of,
+    sites_of,
+)
+from dataflow.placement.plan import Plan, Transfer
 
 ENDS: frozenset[JobStatus] = frozenset({"done", "failed", "cancelled", "timed-out"})
 #: How often a job may be planned anew because inputs were gone, before it is given up.
@@ -234,7 +240,7 @@ def _apply(state: JobState, event: Event) -> JobState:
 def _started(state: JobState, event: UnitStarted) -> JobState:
     """The order that is wanted goes out; once more after its site forgot it, with a new list."""
     unit = state.units.get(event.unit)
-    if unit is None or event.attempt < 1 or event.attempt != _attempt_wanted(state, event.unit):
+    if unit is None or event.attempt < 1 or event.attempt != attempt_wanted(state, event.unit):
         return state
     sent = replace(unit, status="running", attempt=event.attempt, reported=0)
     return _with(state, event.unit, sent)
@@ -273,10 +279,10 @@ def _fact(state: JobState, report: Report, *, fresh: bool = False) -> JobState:
 
 
 def _ended(state: JobState, name: str, unit: Unit) -> JobState:
-    if _all_stored(state, name):
+    if all_stored(state, name):
         return _with(state, name, replace(unit, status="ended"))
     # One was found gone meanwhile, or the site does not keep its word.
-    site = _site(state.plan, name)
+    site = site_of(state.plan, name)
     error = SiteRefused(site, f"it ended {name} without all of its outputs being stored")
     return _broke(state, name, unit, to_document(error), "site")
 
@@ -303,13 +309,13 @@ def _failed(state: JobState, error: ErrorDocument) -> JobState:
 
 def _culprit(plan: Plan, name: str, error: ErrorDocument) -> str:
     """The site to do without after a failure that was nobody's code."""
-    part = _part(plan, name)
+    part = part_of(plan, name)
     if isinstance(part, Transfer):
         named = next(iter(_args(error)), "")
         unreachable = error.get("kind") == SiteUnreachable.kind and named == part.source
         if unreachable or error.get("kind") == TransferFailed.kind:
             return part.source
-    return _site(plan, name)
+    return site_of(plan, name)
 
 
 def _without_inputs(state: JobState, name: str, error: ErrorDocument) -> JobState:
@@ -343,7 +349,7 @@ def _inputs_named(state: JobState, name: str, error: ErrorDocument) -> frozenset
 
 
 def _urls(state: JobState, name: str) -> set[str]:
-    return {replica.url for replica in _inputs(state, name).values()}
+    return {replica.url for replica in inputs_of(state, name).values()}
 
 
 def _args(error: ErrorDocument) -> Sequence[object]:
@@ -356,7 +362,7 @@ def _lost(state: JobState, event: SiteLost) -> JobState:
     if event.site in state.lost:
         return state
     needed = any(
-        unit.status != "ended" and event.site in _sites(state.plan, name)
+        unit.status != "ended" and event.site in sites_of(state.plan, name)
         for name, unit in state.units.items()
     )
     if not needed:
@@ -369,7 +375,7 @@ def _without(state: JobState, site: str, why: str, cause: ErrorDocument) -> JobS
     """Do without a site from now on: its orders are abandoned, and a new plan is needed."""
     units = {
         name: replace(unit, status="waiting")
-        if unit.status == "running" and _site(state.plan, name) == site
+        if unit.status == "running" and site_of(state.plan, name) == site
         else unit
         for name, unit in state.units.items()
     }
@@ -379,7 +385,7 @@ def _without(state: JobState, site: str, why: str, cause: ErrorDocument) -> JobS
 def _replanned(state: JobState, event: Replanned) -> JobState:
     """What runs goes on if it is in the new plan as well, and what is stored need not be again."""
     plan = event.plan
-    used = {site for name in _units_of(plan) for site in _sites(plan, name)} & state.lost
+    used = {site for name in _units_of(plan) for site in sites_of(plan, name)} & state.lost
     if used:
         error = PlacementError(f"the new plan uses {', '.join(sorted(used))}, which was lost")
         return _failed(state, state.cause or to_document(error))
@@ -389,7 +395,7 @@ def _replanned(state: JobState, event: Replanned) -> JobState:
     for name, unit in _units_of(plan).items():
         old = known.pop(name, unit)
         goes_on = name in state.units and (
-            old.status == "running" or (old.status == "ended" and _all_stored(after, name))
+            old.status == "running" or (old.status == "ended" and all_stored(after, name))
         )
         units[name] = old if goes_on else replace(old, status="waiting")
     return replace(after, units=units, dropped=known)
@@ -406,173 +412,8 @@ def _asked(state: JobState, event: Asked) -> JobState:
     return state
 
 
-# --- what must be under way ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the driver must have under way: units by name with their attempt, or a new plan."""
-
-    units: Mapping[str, int] = field(default_factory=dict)
-    replan: bool = False
-
-
-def wanted(state: JobState) -> Wanted:
-    """What must be running now; everything else of this job must not."""
-    if state.over or state.status in ("created", "queued"):
-        return Wanted()
-    attempts = {name: _attempt_wanted(state, name) for name in state.units}
-    return Wanted({name: n for name, n in attempts.items() if n}, replan=bool(state.replan))
-
-
-def _attempt_wanted(state: JobState, name: str) -> int:
-    """Number of the order of a unit that must be under way; 0 if none must."""
-    unit = state.units[name]
-    if unit.status == "running":
-        return unit.attempt
-    begins = state.status == "running" and not state.replan and unit.status == "waiting"
-    return unit.attempt + 1 if begins and _ready(state, name) else 0
-
-
-def order_id(state: JobState, unit: str, attempt: int) -> str:
-    """Identity of an order: the same after every restart of the coordinator."""
-    return f"{state.job}:{unit}:{attempt}"
-
-
-def order_of(
-    state: JobState, name: str, attempt: int, datasets: Mapping[str, Dataset] | None = None
-) -> Order:
-    """The order that makes a site run a unit.
-
-    Parameters
-    ----------
-    datasets
-        Records of results of earlier jobs that the plan reads, as the catalog has them.
-    """
-    plan = state.plan
-    inputs = _inputs(state, name)
-    known = {key: _dataset(state, key, replica, datasets or {}) for key, replica in inputs.items()}
-    unit = plan.segment_by_id.get(name)
-    if unit is None:
-        transfer = plan.transfer_by_id[name]
-        return TransferOrder(
-            id=order_id(state, name, attempt),
-            job=state.job,
-            site=transfer.target,
-            key=transfer.key,
-            replica=inputs[transfer.key],
-            dataset=known[transfer.key],
-            user=state.user,
-        )
-    steps = tuple(plan.step_by_key[key] for key in unit.steps)
-    return SegmentOrder(
-        id=order_id(state, name, attempt),
-        job=state.job,
-        plan=plan.id,
-        site=unit.site,
-        steps=steps,
-        inputs=inputs,
-        datasets=known,
-        extents={key: plan.extents[key] for step in steps for _, key in step.absent},
-        outputs=unit.outputs,
-        results=tuple(key for key in unit.outputs if key in plan.outputs),
-        tags=state.tags,
-        user=state.user,
-    )
-
-
-def site_of(state: JobState, unit: str) -> str:
-    """The site that runs a unit."""
-    return _site(state.plan, unit)
-
-
-# --- the plan as seen from a unit ------------------------------------------------------------------
-
-
 def _units_of(plan: Plan) -> dict[str, Unit]:
     return {name: Unit() for name in (*plan.segment_by_id, *plan.transfer_by_id)}
-
-
-def _part(plan: Plan, name: str) -> Segment | Transfer:
-    return plan.segment_by_id.get(name) or plan.transfer_by_id[name]
-
-
-def _site(plan: Plan, name: str) -> str:
-    part = _part(plan, name)
-    return part.target if isinstance(part, Transfer) else part.site
-
-
-def _sites(plan: Plan, name: str) -> tuple[str, ...]:
-    """The sites that a unit cannot do without."""
-    part = _part(plan, name)
-    return (part.source, part.target) if isinstance(part, Transfer) else (part.site,)
-
-
-def _all_stored(state: JobState, name: str) -> bool:
-    """Whether all that a unit makes is stored where it should be."""
-    part = _part(state.plan, name)
-    if isinstance(part, Transfer):
-        return (part.key, part.target) in state.stored
-    return all((key, part.site) in state.stored for key in part.outputs)
-
-
-def _ready(state: JobState, name: str) -> bool:
-    part = _part(state.plan, name)
-    if isinstance(part, Transfer):
-        return part.replica is not None or (part.key, part.source) in state.stored
-    return all(
-        key in part.replicas or (key, part.site) in state.stored or _held(state, key, part.site)
-        for key in part.inputs
-    )
-
-
-def _held(state: JobState, key: str, site: str) -> bool:
-    replica = state.plan.replicas.get(key)
-    return replica is not None and replica.site == site
-
-
-def _inputs(state: JobState, name: str) -> dict[str, Replica]:
-    """The copies that a unit reads, by key."""
-    return dict(_copies(state, _part(state.plan, name)))
-
-
-def _copies(state: JobState, part: Segment | Transfer) -> Iterator[tuple[str, Replica]]:
-    if isinstance(part, Transfer):
-        stored = state.stored.get((part.key, part.source))
-        replica = part.replica or (stored.replica if stored else None)
-        if replica is not None:
-            yield part.key, replica
-        return
-    for key in part.inputs:
-        stored = state.stored.get((key, part.site))
-        if key in part.replicas:
-            yield key, part.replicas[key]
-        elif stored is not None:
-            yield key, stored.replica
-        elif _held(state, key, part.site):
-            yield key, state.plan.replicas[key]
-
-
-def _dataset(state: JobState, key: str, replica: Replica, known: Mapping[str, Dataset]) -> Dataset:
-    if key in state.plan.sources:
-        return state.plan.sources[key]
-    for (stored_key, _), stored in state.stored.items():
-        if stored_key == key:
-            return stored.dataset
-    if key in known:
-        return known[key]
-    step = state.plan.step_by_key.get(key)
-    extent = state.plan.extents[key]
-    kinds = {"parquet": "table", "csv": "table", "files": "files"}
-    several = "dataset" if len(extent.variables) > 1 else "array"
-    return Dataset(
-        id=key,
-        name=step.label if step else key,
-        key=key,
-        kind=kinds.get(replica.format, several),  # type: ignore[arg-type]
-        extent=extent,
-        site=replica.site,
-    )
 
 
 def _with(state: JobState, name: str, unit: Unit) -> JobState:

@@ -38,6 +38,17 @@ class NoBackend:
 
     client = start
 
+    async def request(self, demand: object) -> None:
+        raise AssertionError("no workers are needed here")
+
+    release = request
+
+    def leases(self) -> tuple[()]:
+        return ()
+
+    def trouble(self) -> str:
+        return ""
+
     async def stop_worker(self, address: str) -> None:
         raise AssertionError("no workers are needed here")
 

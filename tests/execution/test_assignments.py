@@ -31,8 +31,9 @@ from dataflow.execution.events import (
     UnitReported,
     UnitStarted,
 )
+from dataflow.execution.orders import order_of, wanted
 from dataflow.execution.stages import carried, evaluate
-from dataflow.execution.state import JobState, apply, begin, order_of, wanted
+from dataflow.execution.state import JobState, apply, begin
 from dataflow.graph.graph import Graph
 from dataflow.graph.operation import Functions
 from dataflow.placement.make import make_plan

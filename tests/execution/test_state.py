@@ -42,18 +42,9 @@ from dataflow.execution.events import (
     UnitReported,
     UnitStarted,
 )
-from dataflow.execution.state import (
-    MOST_REPLANS,
-    JobState,
-    apply,
-    begin,
-    is_fact,
-    order_id,
-    order_of,
-    replay,
-    site_of,
-    wanted,
-)
+from dataflow.execution.orders import order_id, order_of, wanted
+from dataflow.execution.state import MOST_REPLANS, JobState, apply, begin, is_fact, replay
+from dataflow.execution.units import site_of
 from dataflow.graph.graph import Graph, merge, of_dataset
 from dataflow.placement.make import make_plan
 from dataflow.placement.plan import Plan
@@ -107,7 +98,7 @@ def after(state: JobState, *events: Event) -> JobState:
 
 def sent(state: JobState, name: str) -> JobState:
     attempt = wanted(state).units[name]
-    return apply(state, UnitStarted(unit=name, site=site_of(state, name), attempt=attempt))
+    return apply(state, UnitStarted(unit=name, site=site_of(state.plan, name), attempt=attempt))
 
 
 def told(state: JobState, name: str, *reports: Report, attempt: int = 0) -> JobState:

@@ -47,17 +47,9 @@ from dataflow.execution.events import (
     UnitReported,
     UnitStarted,
 )
-from dataflow.execution.state import (
-    MOST_REPLANS,
-    JobState,
-    apply,
-    begin,
-    order_id,
-    order_of,
-    replay,
-    site_of,
-    wanted,
-)
+from dataflow.execution.orders import order_id, order_of, wanted
+from dataflow.execution.state import MOST_REPLANS, JobState, apply, begin, replay
+from dataflow.execution.units import site_of
 from dataflow.participant.planning import plan_rest
 from dataflow.placement.make import make_plan
 from dataflow.placement.measurements import Measurements
@@ -194,7 +186,7 @@ class Job(RuleBasedStateMachine):
         name = self.name(place)
         unit = self.state.units.get(name)
         attempt = (unit.attempt if unit else 0) + 1 + off
-        site = site_of(self.state, name) if unit else "nowhere"
+        site = site_of(self.state.plan, name) if unit else "nowhere"
         self.happen(UnitStarted(unit=name, site=site, attempt=attempt, time=self.tick()))
 
     @rule(place=places)
@@ -202,7 +194,7 @@ class Job(RuleBasedStateMachine):
         want = sorted(wanted(self.state).units.items())
         if want:
             name, attempt = want[place % len(want)]
-            site = site_of(self.state, name)
+            site = site_of(self.state.plan, name)
             self.happen(UnitStarted(unit=name, site=site, attempt=attempt, time=self.tick()))
 
     def report(self, name: str, report: Report, off: int, later: int) -> None:
@@ -329,7 +321,7 @@ class Job(RuleBasedStateMachine):
     def succeed(self, name: str) -> None:
         if self.state.units[name].status != "running":
             attempt = wanted(self.state).units[name]
-            site = site_of(self.state, name)
+            site = site_of(self.state.plan, name)
             order = order_of(self.state, name, attempt)
             assert order.id == order_id(self.state, name, attempt)
             self.happen(UnitStarted(unit=name, site=site, attempt=attempt, time=self.tick()))
@@ -351,7 +343,7 @@ class Job(RuleBasedStateMachine):
         assert want.replan == (bool(state.replan) and state.status not in ("created", "queued"))
         for name, attempt in want.units.items():
             unit, part = state.units[name], part_of(state.plan, name)
-            assert site_of(state, name) not in state.lost
+            assert site_of(state.plan, name) not in state.lost
             assert unit.failures <= state.retries
             if unit.status == "running":
                 assert attempt == unit.attempt
@@ -365,7 +357,7 @@ class Job(RuleBasedStateMachine):
                 assert part.replica or exists(state, part.key, part.source)
             else:
                 assert all(exists(state, key, part.site) for key in part.inputs)
-            assert order_of(state, name, attempt).site == site_of(state, name)
+            assert order_of(state, name, attempt).site == site_of(state.plan, name)
 
     @precondition(lambda self: self.events)
     @invariant()

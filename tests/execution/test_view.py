@@ -25,7 +25,8 @@ from dataflow.execution.events import (
     UnitReported,
     UnitStarted,
 )
-from dataflow.execution.state import JobState, replay, wanted
+from dataflow.execution.orders import wanted
+from dataflow.execution.state import JobState, replay
 from dataflow.execution.view import JobView, LedgerEntry, ledger_of, view_of
 from dataflow.graph.graph import of_dataset
 from dataflow.placement.make import make_plan

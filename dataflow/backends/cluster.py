@@ -1,0 +1,152 @@
+"""What all backends share: one Dask scheduler in this process, its client, and their life."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from dataflow.backends.base import Demand, Lease
+
+log = structlog.get_logger(__name__)
+
+#: How long Dask's client holds messages back to send several at once. Its own 10 ms are most of what
+#: a short step takes.
+BATCH_SECONDS = 0.001
+
+#: What every worker imports while it starts, so that the first task does not have to.
+IMPORTS = ("dask.array", "pydantic", "dataflow.storage.results", "dataflow.execution.to_dask")
+
+#: Arrow's own allocator keeps what it freed, which Dask takes for memory in use.
+ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+
+#: Who may fail how often is the driver's decision, which knows what a task means.
+SCHEDULER_OPTIONS = {"allowed_failures": 0}
+
+
+class ClusterBackend(ABC):
+    """A :class:`~dataflow.backends.base.Backend` around a Dask cluster whose scheduler lives here.
+
+    Parameters
+    ----------
+    directory
+        For files of the workers, and of the scheduler.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._cluster: Any = None
+        self._client: Any = None
+        self._starting: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @abstractmethod
+    async def _make_cluster(self) -> Any:
+        """A started asynchronous cluster, as distributed has them."""
+
+    def _tend(self) -> None:  # noqa: B027
+        """Called whenever somebody asks for the client: see to workers that are missing."""
+
+    async def start(self) -> None:
+        """Start the scheduler and what belongs to it, unless it runs."""
+        await self.client()
+
+    async def client(self) -> Any:
+        """An asynchronous client of the running scheduler; see the protocol."""
+        if not self._alive():
+            if self._closed:
+                raise RuntimeError("this backend is closed")
+            if self._starting is None:
+                self._starting = asyncio.create_task(self._begin())
+                self._starting.add_done_callback(self._started)
+            # Whoever waits may be cancelled; a half-started cluster would be left behind.
+            await asyncio.shield(self._starting)
+        self._tend()
+        return self._client
+
+    @property
+    def dashboard(self) -> str | None:
+        """Address of the scheduler's pages, which other machines cannot reach."""
+        if not self._alive():
+            return None
+        server = self._cluster.scheduler.http_server
+        return f"http://127.0.0.1:{server.port}" if server is not None else None
+
+    async def request(self, demand: Demand) -> None:  # noqa: B027
+        """Workers are there, or come by themselves."""
+
+    async def release(self, order: str) -> None:  # noqa: B027
+        """Workers stay."""
+
+    def leases(self) -> Sequence[Lease]:
+        """The worker processes that the scheduler knows."""
+        if not self._alive():
+            return ()
+        return [
+            Lease(id=str(worker.name), status="running", host=worker.host)
+            for worker in self._cluster.scheduler.workers.values()
+        ]
+
+    def trouble(self) -> str:
+        """Nothing stands in the way."""
+        return ""
+
+    @abstractmethod
+    async def stop_worker(self, address: str) -> None:
+        """End one worker process; see the protocol."""
+
+    async def close(self) -> None:
+        """End all workers; nothing can be run afterwards."""
+        self._closed = True
+        if self._starting is not None:
+            await asyncio.wait({self._starting})
+        await self._end()
+
+    def __repr__(self) -> str:
+        state = "running" if self._alive() else "not running"
+        return f"<{type(self).__name__} {self._about()}, {state}>"
+
+    def _about(self) -> str:
+        return str(self.directory)
+
+    def _alive(self) -> bool:
+        if self._cluster is None or self._client is None:
+            return False
+        running = (self._cluster.status, self._cluster.scheduler.status)
+        return all(s.name == "running" for s in running) and self._client.status == "running"
+
+    async def _begin(self) -> None:
+        await self._end()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._cluster = await self._make_cluster()
+        from distributed import Client
+
+        self._client = await Client(  # type: ignore[no-untyped-call]
+            self._cluster, asynchronous=True, set_as_default=False
+        )
+        self._client.scheduler_comm.interval = BATCH_SECONDS
+        log.info("workers-started", backend=repr(self))
+
+    def _started(self, starting: asyncio.Task[None]) -> None:
+        self._starting = None
+        if not starting.cancelled() and starting.exception() is not None:
+            log.warning("workers-not-started", error=str(starting.exception()))
+
+    async def _end(self) -> None:
+        client, cluster = self._client, self._cluster
+        self._client = self._cluster = None
+        if client is not None:
+            await client.close()
+        if cluster is not None:
+            await cluster.close()
+
+
+def own_security() -> Any:
+    """A certificate of this process's own: who does not have it is not talked to."""
+    from distributed.security import Security
+
+    return Security.temporary()  # type: ignore[no-untyped-call]

@@ -1,0 +1,98 @@
+"""Orders: what must be under way in a job now, and what its sites are told to do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dataflow.datasets import Dataset, Replica
+from dataflow.execution.events import Order, SegmentOrder, TransferOrder
+from dataflow.execution.state import JobState
+from dataflow.execution.units import attempt_wanted, inputs_of
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the driver must have under way: units by name with their attempt, or a new plan."""
+
+    units: Mapping[str, int] = field(default_factory=dict)
+    replan: bool = False
+
+
+def wanted(state: JobState) -> Wanted:
+    """What must be running now; everything else of this job must not."""
+    if state.over or state.status in ("created", "queued"):
+        return Wanted()
+    attempts = {name: attempt_wanted(state, name) for name in state.units}
+    return Wanted({name: n for name, n in attempts.items() if n}, replan=bool(state.replan))
+
+
+def order_id(state: JobState, unit: str, attempt: int) -> str:
+    """Identity of an order: the same after every restart of the coordinator."""
+    return f"{state.job}:{unit}:{attempt}"
+
+
+def order_of(
+    state: JobState, name: str, attempt: int, datasets: Mapping[str, Dataset] | None = None
+) -> Order:
+    """The order that makes a site run a unit.
+
+    Parameters
+    ----------
+    datasets
+        Records of results of earlier jobs that the plan reads, as the catalog has them.
+    """
+    plan = state.plan
+    inputs = inputs_of(state, name)
+    known = {key: _dataset(state, key, replica, datasets or {}) for key, replica in inputs.items()}
+    unit = plan.segment_by_id.get(name)
+    if unit is None:
+        transfer = plan.transfer_by_id[name]
+        return TransferOrder(
+            id=order_id(state, name, attempt),
+            job=state.job,
+            site=transfer.target,
+            key=transfer.key,
+            replica=inputs[transfer.key],
+            dataset=known[transfer.key],
+            user=state.user,
+        )
+    steps = tuple(plan.step_by_key[key] for key in unit.steps)
+    return SegmentOrder(
+        id=order_id(state, name, attempt),
+        job=state.job,
+        plan=plan.id,
+        site=unit.site,
+        steps=steps,
+        inputs=inputs,
+        datasets=known,
+        extents={key: plan.extents[key] for step in steps for _, key in step.absent},
+        outputs=unit.outputs,
+        results=tuple(key for key in unit.outputs if key in plan.outputs),
+        tags=state.tags,
+        user=state.user,
+        seconds={key: plan.assignment_by_key[key].seconds for key in unit.steps},
+        memory={key: plan.assignment_by_key[key].memory for key in unit.steps},
+    )
+
+
+def _dataset(state: JobState, key: str, replica: Replica, known: Mapping[str, Dataset]) -> Dataset:
+    if key in state.plan.sources:
+        return state.plan.sources[key]
+    for (stored_key, _), stored in state.stored.items():
+        if stored_key == key:
+            return stored.dataset
+    if key in known:
+        return known[key]
+    step = state.plan.step_by_key.get(key)
+    extent = state.plan.extents[key]
+    kinds = {"parquet": "table", "csv": "table", "files": "files"}
+    several = "dataset" if len(extent.variables) > 1 else "array"
+    return Dataset(
+        id=key,
+        name=step.label if step else key,
+        key=key,
+        kind=kinds.get(replica.format, several),  # type: ignore[arg-type]
+        extent=extent,
+        site=replica.site,
+    )
