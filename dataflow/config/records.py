@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dataflow.sites import Link, Site
 from dataflow.stores import Store
 
-BackendKind = Literal["local"]
+BackendKind = Literal["local", "ssh", "sge", "kubernetes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +54,16 @@ class Registration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """How this site gets its workers: how many, threads of each, bytes of memory of each."""
+    """How this site gets its workers: how many, threads of each, bytes of memory of each.
+
+    ``settings`` is the record of the kind's own section in the site file; ``None`` for ``local``.
+    """
 
     kind: BackendKind = "local"
     workers: int = 1
     threads: int = 1
     memory: int = 2_000_000_000
+    settings: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -244,12 +244,17 @@ class DatasetShape(Shape):
 
 
 class BackendShape(Shape):
-    """How workers are obtained."""
+    """How workers are obtained; what only one kind has stands in the section of its name."""
 
     kind: BackendKind = Backend().kind
     workers: Annotated[int, Field(ge=0)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     memory: Bytes | None = None
+
+    def settings(self) -> Any:
+        """The record of the kind's own section; ``None`` for a kind that has none."""
+        section = getattr(self, self.kind, None)
+        return None if section is None else section.record()
 
 
 class TimeoutsShape(Shape):

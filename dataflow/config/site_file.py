@@ -252,6 +252,7 @@ def _records(marked: Marked, document: shapes.SiteFile, directory: Path, file: s
         datasets=tuple(_registration(entry, directory) for entry in document.datasets),
         backend=Backend(
             kind=backend.kind if backend else "local",
+            settings=backend.settings() if backend else None,
             workers=mine.workers,
             threads=mine.threads,
             memory=mine.memory,

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import structlog
 
 from dataflow.backends.base import Backend
-from dataflow.backends.local import LocalBackend
+from dataflow.backends.make import make_backend
 from dataflow.catalog.entries import JobSummary, Peer, TagSet, replica_id, tags_id
 from dataflow.catalog.records import Records
 from dataflow.catalog.snapshot import Snapshot
@@ -109,10 +109,13 @@ class Participant:
         self.code = CodeStore(self.state_dir / "code")
         self._meter = Meter(self.state_dir / "meter.db")
         self._journal = Journal(self.state_dir)
-        self._backend: Backend = LocalBackend(
-            workers=federation.backend.workers,
-            threads=federation.backend.threads,
-            memory=federation.backend.memory,
+        own = federation.backend
+        self._backend: Backend = make_backend(
+            own.kind,
+            workers=own.workers,
+            threads=own.threads,
+            memory=own.memory,
+            settings=own.settings,
             directory=self.state_dir / "workers",
         )
         self._runner = SiteRunner(
