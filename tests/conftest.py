@@ -1,12 +1,16 @@
-"""What holds for every test: Hypothesis profiles, and a state directory of its own."""
+"""What holds for every test: Hypothesis profiles, a state directory of its own, the test bed."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from dataflow.testing.bed import Bed, up
+from dataflow.testing.bed.state import lock
 
 # "ci" is the default and gives the same examples in every run; "explore" looks for new ones;
 # "long" is for a night. Choose with HYPOTHESIS_PROFILE.
@@ -28,3 +32,31 @@ def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "state"
     monkeypatch.setenv("DATAFLOW_STATE_DIR", str(directory))
     return directory
+
+
+@pytest.fixture(scope="session")
+def made_bed() -> Iterator[None]:
+    """Real sites on this machine for as long as they are wanted; one that stood before stays.
+
+    Where they cannot be made tests are skipped, except where CI=true says that they must be.
+    """
+    reason = up.why_not()
+    if reason and os.environ.get("CI") != "true":
+        pytest.skip(reason)
+    stood = up.stands()
+    Bed.ensure()
+    yield
+    if not stood:
+        up.down()
+
+
+@pytest.fixture
+def bed(made_bed: None) -> Iterator[Bed]:
+    """The test bed, for this test alone, healthy before it and brought back after it."""
+    with lock("use", seconds=240):
+        bed = Bed.current() if up.stands() else Bed.ensure()
+        bed.restore()
+        yield bed
+        bed.restore()
+        if not bed.healthy:
+            bed.repair()

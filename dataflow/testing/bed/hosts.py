@@ -13,7 +13,7 @@ from pathlib import Path
 from dataflow.testing.bed import processes
 from dataflow.testing.bed import state as states
 from dataflow.testing.bed.commands import ENVIRONMENT, BedError, run, start, wait
-from dataflow.testing.bed.layout import CHECKOUT, DISK, HOSTS, STATE, USER, HostPlan, known_to
+from dataflow.testing.bed.layout import CHECKOUT, DISK, STATE, USER, HostPlan, known_to
 from dataflow.testing.bed.processes import Process
 from dataflow.testing.bed.state import State, directory
 
@@ -224,8 +224,3 @@ def _name(number: int) -> str:
         return Path(f"/proc/{number}/comm").read_text().strip()
     except OSError:
         return ""
-
-
-def all_names() -> list[str]:
-    """Names of all hosts that there should be."""
-    return [plan.name for plan in HOSTS]

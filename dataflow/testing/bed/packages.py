@@ -20,7 +20,9 @@ PACKAGES = (
     "ceph-osd",
     "ceph-common",
     "curl",
-    "libfaketime",
+    # A small compiler, for the wrong clock.
+    "tcc",
+    "libc6-dev",
     "netbase",
     "python3-venv",
 )

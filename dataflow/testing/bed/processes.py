@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,8 @@ class Process:
         Its user.
     state
         One letter: R running, S sleeping, D waiting for a disk, T stopped, Z ended.
+    peak
+        The most memory that it ever had, in bytes.
     """
 
     pid: int
@@ -39,6 +41,7 @@ class Process:
     command: str
     uid: int
     state: str
+    peak: int
 
 
 def start_time(pid: int) -> int | None:
@@ -94,11 +97,6 @@ def end(pid: int, started: int, number: int = signal.SIGKILL, *, seconds: float 
     return True
 
 
-def holding(path: str, of: Callable[[int], str | None]) -> list[int]:
-    """Pids for which ``of`` gives ``path``."""
-    return [pid for pid in _pids() if of(pid) == path]
-
-
 def _pids() -> Iterator[int]:
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -148,4 +146,5 @@ def _process(pid: int) -> Process | None:
         command=words.replace(b"\0", b" ").decode(errors="replace").strip(),
         uid=int(status["Uid"].split()[0]),
         state=status["State"][0],
+        peak=int(status.get("VmHWM", "0").split()[0]) * 1024,
     )

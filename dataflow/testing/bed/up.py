@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -48,6 +50,7 @@ def up(python: Path | None = None) -> None:
         links.ensure_bridge()
         for plan in HOSTS:
             _host(state, plan, prefix)
+            _wake(state, plan)
         with ThreadPoolExecutor() as pool:
             for done in [pool.submit(work, state) for work in (_s3, _sshd, _gridengine)]:
                 done.result()
@@ -86,6 +89,14 @@ def _host(state: State, plan: HostPlan, prefix: Path) -> None:
         say(f"{plan.name}: {'started' if new else 'joined again'}")
 
 
+def _wake(state: State, plan: HostPlan) -> None:
+    """Let go on what somebody stopped and forgot."""
+    for process in hosts.everybody(state, plan.name):
+        if process.state == "T":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.outer, signal.SIGCONT)
+
+
 def _s3(state: State) -> None:
     for plan in HOSTS:
         if "radosgw" in plan.services and s3.ensure(state, plan):
@@ -116,6 +127,14 @@ def _clear() -> None:
     """Remove records and disks; only when nothing uses them."""
     for folder in (STATE, DISK / "hosts", DISK / "sites"):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def why_not() -> str:
+    """Why no bed can be made here without installing anything; empty if it can."""
+    if os.geteuid() != 0:
+        return "the test bed needs root"
+    missing = packages.missing()
+    return f"missing: {', '.join(missing)} (make bed installs them)" if missing else ""
 
 
 def _require_root() -> None:
