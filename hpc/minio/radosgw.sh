@@ -32,6 +32,7 @@ keyring=$dir/keyring fsid=$(cat /proc/sys/kernel/random/uuid)
 # tcp_nodelay spares every small answer, such as a listing, a wait of 40 ms for an acknowledgement.
 # The paxos line: by default the monitor gathers changes for a second before it agrees on them, and
 # the first start of radosgw makes four pools one after the other (12.6 s with it, 1.8 s without).
+# The watch line: a radosgw that was killed is waited for that long by every change of a bucket.
 # The rgw gc lines give deleted space back after seconds; by default it stays taken for two hours,
 # and a full store does not fail: puts hang.
 cat > "$dir/ceph.conf" <<EOC
@@ -61,6 +62,7 @@ bluestore block size = $size
 memstore device bytes = $size
 osd memory target = 1000000000
 paxos propose interval = 0.05
+osd client watch timeout = 3
 mon data avail warn = 2
 mon data avail crit = 1
 rgw gc obj min wait = 5

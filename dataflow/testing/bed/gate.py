@@ -161,14 +161,19 @@ class Gate:
                     raise _Cut
         server[1].write(head)
         body = asyncio.create_task(self._body(fields, client[0], server[1], left))
+        reply = asyncio.create_task(self._reply(method, server[0], client[1], left))
         try:
-            whole = await self._reply(method, server[0], client[1], left)
+            await asyncio.wait({body, reply}, return_when=asyncio.FIRST_COMPLETED)
+            if body.done():
+                body.result()
+                return await reply
             # Who answers before the question ended will not read the rest of it.
-            return whole and body.done() and body.exception() is None
+            await reply
+            return False
         finally:
-            if body.done() and not body.cancelled():
-                body.exception()
-            body.cancel()
+            for task in (body, reply):
+                task.cancel()
+            await asyncio.gather(body, reply, return_exceptions=True)
 
     async def _reply(
         self, method: str, source: StreamReader, target: StreamWriter, left: list[int] | None

@@ -4,7 +4,6 @@ of a host (its interfaces, its mounts) ends with what runs in it.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -173,14 +172,12 @@ def _open(state: State, name: str, closed: Path) -> bool:
 def _furnish(state: State, plan: HostPlan) -> None:
     """Give a new host its name, its disks, its own /etc and /tmp, and the checkout to read."""
     own = directory(folder(plan.name))
-    _etc(plan, own / "etc")
     directory(own / "tmp", mode=0o1777)
     home = directory(site_folder(plan.site) / "home", mode=0o700)
     shutil.chown(home, USER, USER)
     directory(CHECKOUT)
     mounts = [
         f'mount --bind "{REPOSITORY}" "{CHECKOUT}" && mount -o remount,bind,ro "{CHECKOUT}"',
-        f'mount --bind "{own}/etc" /etc',
         f'mount --bind "{home}" "/home/{USER}"',
         f'mount --bind "{own}/tmp" /tmp',
         # Shared memory of one host is none of another's.
@@ -195,28 +192,31 @@ def _furnish(state: State, plan: HostPlan) -> None:
             f'mount --bind "{shared}/spool" /var/spool/gridengine',
             f'mkdir -p /run/gridengine && mount --bind "{own}/gridengine" /run/gridengine',
         ]
-    script = "\n".join([f"hostname {plan.name}", "ip link set lo up", *mounts])
+    script = "\n".join([f"hostname {plan.name}", "ip link set lo up", _etc(plan), *mounts])
     execute(state, plan.name, ["sh", "-ec", script])
 
 
-def _etc(plan: HostPlan, target: Path) -> None:
-    """A copy of /etc in which this host's names are the only ones, and nobody is asked for others."""
-    if target.exists():
-        shutil.rmtree(target)
-    run("cp", "--archive", "/etc", target)
+def _etc(plan: HostPlan) -> str:
+    """A script that lays a host's own files over /etc; what it writes there stays its own.
+
+    Its names are the only ones that the host knows, and nobody is asked for others. ``ld.so.preload``
+    stands ready for the day its clock is wrong.
+    """
     names = ["127.0.0.1 localhost"]
     names += [f"{address} {name}" for name, address in known_to(plan).items()]
-    (target / "hosts").write_text("\n".join(names) + "\n")
-    (target / "hostname").write_text(f"{plan.name}\n")
-    with contextlib.suppress(FileNotFoundError):
-        (target / "resolv.conf").unlink()
-    (target / "resolv.conf").touch()
-    switch = target / "nsswitch.conf"
-    lines = switch.read_text().splitlines() if switch.exists() else []
-    lines = [line for line in lines if not line.startswith("hosts:")]
-    switch.write_text("\n".join([*lines, "hosts: files"]) + "\n")
-    # What daemons of the host preload, should its clock be wrong; see Host.clock.
-    (target / "ld.so.preload").touch()
+    listed = "\n".join(names)
+    return f"""
+mount -t tmpfs -o mode=755 tmpfs /mnt
+mkdir /mnt/upper /mnt/work
+mount -t overlay -o lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work overlay /etc
+umount --lazy /mnt
+rm -f /etc/resolv.conf
+touch /etc/resolv.conf /etc/ld.so.preload
+echo {plan.name} > /etc/hostname
+echo "{listed}" > /etc/hosts
+[ ! -f /etc/nsswitch.conf ] || sed -i /^hosts:/d /etc/nsswitch.conf
+echo "hosts: files" >> /etc/nsswitch.conf
+"""
 
 
 def _name(number: int) -> str:

@@ -126,6 +126,14 @@ def ensure_lan(state: State, plan: HostPlan) -> bool:
     return True
 
 
+def unplug(state: State, plan: HostPlan) -> None:
+    """Take a host off its network at once."""
+    if plan.outside:
+        end_cable(state, plan.site)
+    elif hosts.is_up(state, plan.site):
+        inside(state, plan.site, "ip", "link", "del", f"p-{plan.name}", check=False)
+
+
 def apply(state: State, site: str, shape: Shape) -> None:
     """Make the link like that, from the next frame on."""
     for lane, rate in (("to", shape.rate.to), ("from", shape.rate.from_)):
