@@ -4,66 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from dataflow._quantities import parse_bytes, parse_rate, parse_seconds
 from dataflow.config.records import Backend, BackendKind, Listen
-from dataflow.errors import ConfigError
+from dataflow.config.shape import Bytes, Name, Rate, Seconds, Shape
 from dataflow.sites import Site, Trust
 from dataflow.stores import Purpose
 
-_NUMBER = re.compile(r"\s*[+-]?[0-9][0-9_.]*(?:[eE][+-]?[0-9]+)?\s*\Z")
 _SCHEMES = ("file", "s3", "sftp", "http", "https")
 _AGENT_SCHEMES = ("http", "https", "ssh", "unix")
 #: Longest path of a Unix socket on Linux.
 _LONGEST_SOCKET = 107
-
-
-def _quantity(parse: Callable[[str], float], unit: str) -> Callable[[Any], Any]:
-    def checked(value: Any) -> Any:
-        text = str(value).strip()
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ValueError(f"must be text such as '4 {unit}', not {value!r}")
-        if text.startswith("-"):
-            raise ValueError(f"must not be negative: {text!r}")
-        if _NUMBER.match(text) and float(text.replace("_", "")) != 0:
-            raise ValueError(f"{text!r} has no unit: write '{text} {unit}'")
-        try:
-            return parse(text)
-        except ConfigError as error:
-            raise ValueError(error.message.partition(": ")[2] or error.message) from None
-
-    return checked
-
-
-def _schema(*examples: str) -> WithJsonSchema:
-    pattern = r"^\s*[0-9][0-9_.]*\s*[A-Za-zµ/]+\s*$"
-    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": list(examples)})
-
-
-def _positive(value: float) -> float:
-    if value <= 0:
-        raise ValueError("must be more than 0")
-    return value
-
-
-def _name(value: str) -> str:
-    if not re.fullmatch(r"\w[\w.-]*", value):
-        raise ValueError(f"{value!r} is no name: letters, digits, '-', '_' and '.' only")
-    return value
 
 
 def _title(value: str) -> str:
@@ -123,28 +79,10 @@ def resolved(path: str, directory: Path) -> Path:
     return Path(os.path.normpath(directory / Path(path).expanduser()))
 
 
-Bytes = Annotated[
-    int,
-    BeforeValidator(_quantity(parse_bytes, "GB")),
-    AfterValidator(_positive),
-    _schema("4 GB", "512 MiB"),
-]
-Rate = Annotated[
-    float,
-    BeforeValidator(_quantity(parse_rate, "Mbit/s")),
-    AfterValidator(_positive),
-    _schema("50 Mbit/s", "1.2 GB/s"),
-]
-Seconds = Annotated[float, BeforeValidator(_quantity(parse_seconds, "s")), _schema("10 ms", "5 s")]
-Name = Annotated[str, AfterValidator(_name)]
 Title = Annotated[str, AfterValidator(_title)]
 Address = Annotated[str, AfterValidator(_address)]
 Url = Annotated[str, AfterValidator(_url)]
 Options = Annotated[dict[str, str], AfterValidator(_options)]
-
-
-class Shape(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class _Facts(Shape):
