@@ -41,6 +41,7 @@ async def serve(
     state_dir: Path,
     authenticate: Authenticate | None = None,
     announce: Callable[[str], None] | None = None,
+    idle: float | None = None,
 ) -> None:
     """Serve one site until SIGTERM or SIGINT; then close its participant.
 
@@ -59,6 +60,8 @@ async def serve(
         Who is let in; by default the token file in ``state_dir``, made if missing.
     announce
         Told ``listening on <address>`` once requests are answered; by default it is printed.
+    idle
+        Seconds without a connection and without anything running, after which it ends by itself.
 
     Raises
     ------
@@ -82,6 +85,9 @@ async def serve(
         try:
             with _signals(server, app.state.stopping):
                 if await _started(participant, app.state.stopping):
+                    if idle is not None:
+                        watch = asyncio.create_task(_end_when_idle(server, participant, idle))
+                        app.state.watch = watch  # or it would be collected
                     await server.serve(sockets=[listening])
         finally:
             await participant.close()
@@ -103,6 +109,18 @@ async def _started(participant: Served, stopping: asyncio.Event) -> bool:
         for task in (starting, stopped):
             task.cancel()
         await asyncio.gather(starting, stopped, return_exceptions=True)
+
+
+async def _end_when_idle(server: _Server, participant: Served, idle: float) -> None:
+    """Tell the server to stop once nobody has been connected, and nothing has run, for so long."""
+    loop = asyncio.get_running_loop()
+    wanted = loop.time()
+    while loop.time() - wanted < idle:
+        await asyncio.sleep(min(1.0, idle / 4))
+        if server.server_state.connections or participant.busy():
+            wanted = loop.time()
+    log.info("agent_idle", seconds=idle)
+    server.should_exit = True
 
 
 class _Server(uvicorn.Server):

@@ -7,7 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from dataflow.config import Federation, Listen, read_site_file
+from dataflow.config.shapes import LONGEST_SOCKET
 from dataflow.errors import ConfigError
+
+#: An agent that was started for somebody ends when nobody has wanted anything for so long.
+IDLE_SECONDS = 900.0
 
 
 def run(
@@ -19,8 +23,13 @@ def run(
     state: Path | None,
     tokens: Path | None,
     debug: bool,
+    detach: bool = False,
+    idle: float | None = None,
 ) -> None:
     """Serve the site that ``config`` describes until the process is told to stop.
+
+    With ``detach``: see to it that such a process runs, and print where it answers. With ``idle``
+    it ends by itself when nobody has asked for anything, and nothing has run, for so many seconds.
 
     Raises
     ------
@@ -43,6 +52,9 @@ def run(
         ) from error
     if state is not None:
         federation = replace(federation, state=state.absolute())
+    if detach:
+        _detach(config, federation, host, port, socket, tokens, idle)
+        return
     configure_logs(debug=debug)
     asyncio.run(
         serve(
@@ -51,8 +63,39 @@ def run(
             listen=_listen(federation, host, port, socket),
             state_dir=federation.state,
             authenticate=TokenFile(tokens, site.name) if tokens is not None else None,
+            idle=idle,
         )
     )
+
+
+def _detach(
+    config: Path,
+    federation: Federation,
+    host: str | None,
+    port: int | None,
+    socket: Path | None,
+    tokens: Path | None,
+    idle: float | None,
+) -> None:
+    from dataflow.agent.detached import SOCKET_FILE, ensure_agent
+
+    if socket is None and host is None and port is None and federation.listen is None:
+        socket = federation.state / SOCKET_FILE
+        if len(str(socket).encode()) > LONGEST_SOCKET:
+            socket, port = None, 0
+    chosen: dict[str, object] = {
+        "config": config.absolute(),
+        "state": federation.state,
+        "tokens": tokens.absolute() if tokens is not None else None,
+        "host": host,
+        "port": port,
+        "socket": socket.absolute() if socket is not None else None,
+        "idle": IDLE_SECONDS if idle is None else idle,
+    }
+    arguments = [f"--{name}={value}" for name, value in chosen.items() if value is not None]
+    site = federation.site
+    assert site is not None
+    print(ensure_agent(site.name, federation.state, arguments, tokens), flush=True)
 
 
 def _listen(

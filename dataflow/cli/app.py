@@ -330,6 +330,13 @@ def agent(
             help="Token file; by default `tokens` in the state directory, made if missing."
         ),
     ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Start it unless it runs, print where it answers.")
+    ] = False,
+    idle: Annotated[
+        float | None,
+        typer.Option(min=1, metavar="SECONDS", help="End when nobody wanted anything for so long."),
+    ] = None,
 ) -> None:
     """Serve a site until it is told to stop."""
     from dataflow.cli.agent import run
@@ -342,4 +349,6 @@ def agent(
         state=state,
         tokens=tokens,
         debug=_Globals.debug,
+        detach=detach,
+        idle=idle,
     )

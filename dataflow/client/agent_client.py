@@ -19,6 +19,7 @@ import httpx2
 from dataflow.catalog.access import KnownSite
 from dataflow.catalog.entries import RecordRow
 from dataflow.client.connection import SLOWEST, Connection, UnknownOrder, segment
+from dataflow.client.ssh import SshReach
 from dataflow.datasets import Dataset
 from dataflow.documents import to_document
 from dataflow.errors import ConfigError
@@ -57,6 +58,8 @@ class AgentClient:
         Name of the site that asks, for the other site's ledger.
     transport
         In place of the network, for tests.
+    reach
+        The way there, if the address begins with ``ssh://``; it brings its own token.
     """
 
     def __init__(
@@ -67,12 +70,15 @@ class AgentClient:
         timeout: float = 10.0,
         caller: str = "",
         transport: httpx2.AsyncBaseTransport | None = None,
+        reach: SshReach | None = None,
     ) -> None:
         address = site.address if isinstance(site, Site) else site
         if not address:
             raise ConfigError("this site has no address; it is served by its own process only")
         name = site.name if isinstance(site, Site) else ""
-        self._way = Connection(name, address, token, timeout=timeout, transport=transport)
+        self._way = Connection(
+            name, address, token, timeout=timeout, transport=transport, reach=reach
+        )
         #: Where its agent answers, and the site's name; the address as long as that is not known.
         self.address = self._way.address
         self.name = self._way.name = name or self.address

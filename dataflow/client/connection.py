@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx2
 
+from dataflow.client.ssh import SshReach
 from dataflow.documents import from_json
 from dataflow.errors import (
     ConfigError,
@@ -48,7 +49,9 @@ class Connection:
     name
         What to call the site in errors.
     address
-        ``http://…``, ``https://…`` or ``unix:///path``.
+        ``http://…``, ``https://…``, ``unix:///path``, or with ``reach`` ``ssh://…``.
+    reach
+        The way to an agent that is reached by SSH; its token is used then.
     token, timeout, transport
         As for :class:`~dataflow.client.AgentClient`.
 
@@ -66,29 +69,46 @@ class Connection:
         *,
         timeout: float,
         transport: httpx2.AsyncBaseTransport | None = None,
+        reach: SshReach | None = None,
     ) -> None:
         parts = urlsplit(address)
-        if parts.scheme not in ("http", "https", "unix") or not (parts.netloc or parts.path):
+        schemes = ("http", "https", "unix") if reach is None else ("ssh",)
+        if parts.scheme not in schemes or not (parts.netloc or parts.path):
             raise ConfigError(
                 f"cannot reach an agent at {_shown(address)!r}: need http://, https:// or unix:///"
             )
         self.name, self.address, self.timeout = name, _shown(address), timeout
         self._token = _Bearer(token)
         socket = f"/{unquote(parts.path).lstrip('/')}" if parts.scheme == "unix" else None
-        #: What paths are added to; ``None`` as URL for others if it is a Unix socket.
-        self.url = None if socket else self.address.rstrip("/")
-        self._base = self.url or "http://agent"
+        self._reach = reach
+        self._url = None if socket or reach is not None else self.address.rstrip("/")
         limits = httpx2.Limits(
             max_connections=None, max_keepalive_connections=32, keepalive_expiry=_IDLE_SECONDS
         )
         self._http = httpx2.AsyncClient(
             auth=self._token,
             timeout=httpx2.Timeout(timeout, connect=CONNECT_SECONDS),
-            trust_env=not (socket or _is_loopback(parts.hostname)),
+            trust_env=not (socket or reach is not None or _is_loopback(parts.hostname)),
             limits=limits,
             transport=transport
             or (httpx2.AsyncHTTPTransport(uds=socket, limits=limits) if socket else None),
         )
+
+    @property
+    def url(self) -> str | None:
+        """What paths are added to; ``None`` for a Unix socket, or while SSH does not hold."""
+        if self._reach is None:
+            return self._url
+        door = self._reach.door
+        return None if door is None else door.url
+
+    async def _base(self) -> str:
+        """What paths are added to, once the agent can be reached there."""
+        if self._reach is None:
+            return self._url or "http://agent"
+        door = await self._reach.ready()
+        self._token.show(door.token)
+        return door.url
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -139,6 +159,7 @@ class Connection:
         if body is not None and content is None:
             content = json.dumps(body).encode()
             sent["content-type"] = "application/json"
+        base = await self._base()
         seconds = self.timeout if seconds is None else seconds
         limit = CONNECT_SECONDS + seconds + len(content or b"") / SLOWEST
         timeout = httpx2.Timeout(limit, connect=CONNECT_SECONDS)
@@ -146,7 +167,7 @@ class Connection:
         async def once() -> httpx2.Response:
             return await self._http.request(
                 method,
-                self._base + path,
+                base + path,
                 params=query,
                 content=content,
                 headers=sent,
@@ -198,9 +219,10 @@ class Connection:
         self, path: str, headers: Mapping[str, str]
     ) -> AsyncGenerator[AsyncIterator[bytes]]:
         """The body of the answer to a GET, piece by piece; as long as pieces come, it may take."""
+        base = await self._base()
         # As they lie in the store: a proxy on the way may not pack them.
         request = self._http.build_request(
-            "GET", self._base + path, headers={**headers, "accept-encoding": "identity"}
+            "GET", base + path, headers={**headers, "accept-encoding": "identity"}
         )
         try:
             async with asyncio.timeout(CONNECT_SECONDS + self.timeout):
@@ -254,6 +276,10 @@ class _Bearer(httpx2.Auth):
     """Shows the token; keeps it out of every text, and netrc files out of our requests."""
 
     def __init__(self, token: str | None) -> None:
+        self.headers: dict[str, str] = {}
+        self.show(token)
+
+    def show(self, token: str | None) -> None:
         self.headers = {"authorization": f"Bearer {token}"} if token else {}
 
     def auth_flow(self, request: httpx2.Request) -> Iterator[httpx2.Request]:  # type: ignore[override]

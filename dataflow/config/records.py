@@ -30,15 +30,33 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SshAccess:
+    """What it takes to start, or find, a site's agent on its login host.
+
+    ``site_file``, ``python`` and ``state`` are paths there, from the home directory unless they
+    begin with ``/``; ``state`` is by default what the site file says. ``config`` and
+    ``known_hosts`` are files here, by default those of the account.
+    """
+
+    site_file: str = "dataflow/site.yaml"
+    python: str = "dataflow/env/bin/python"
+    state: str | None = None
+    config: Path | None = None
+    known_hosts: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PeerAddress:
     """An agent to join the federation by, and the *name* of the token to show it.
 
     ``site`` is its name where the file gives one; one address is enough to learn the others.
+    ``ssh`` is there if the address begins with ``ssh://``.
     """
 
     address: str
     credentials: str | None = None
     site: str | None = None
+    ssh: SshAccess | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

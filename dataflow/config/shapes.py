@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from dataflow.config.records import Backend, BackendKind, Listen
+from dataflow.config.records import Backend, BackendKind, Listen, SshAccess
 from dataflow.config.shape import Bytes, Name, Rate, Seconds, Shape
 from dataflow.sites import Site, Trust
 from dataflow.stores import Purpose
@@ -19,7 +19,7 @@ from dataflow.stores import Purpose
 _SCHEMES = ("file", "s3", "sftp", "http", "https")
 _AGENT_SCHEMES = ("http", "https", "ssh", "unix")
 #: Longest path of a Unix socket on Linux.
-_LONGEST_SOCKET = 107
+LONGEST_SOCKET = 107
 
 
 def _title(value: str) -> str:
@@ -121,11 +121,38 @@ class OwnSiteShape(_Facts):
     """The site that this process serves."""
 
 
+class SshShape(Shape):
+    """How a login host is reached, beside what the user's own SSH configuration says of it."""
+
+    site_file: str = SshAccess().site_file
+    python: str = SshAccess().python
+    state: str | None = None
+    config: str | None = None
+    known_hosts: str | None = None
+
+    def record(self, directory: Path) -> SshAccess:
+        """The record; paths on this machine begin at ``directory``."""
+        return SshAccess(
+            site_file=self.site_file,
+            python=self.python,
+            state=self.state,
+            config=resolved(self.config, directory) if self.config else None,
+            known_hosts=resolved(self.known_hosts, directory) if self.known_hosts else None,
+        )
+
+
 class SiteShape(_Facts):
     """Another site; what it says of itself replaces everything here but how to reach it."""
 
     address: Address
     credentials: Name | None = None
+    ssh: SshShape | None = None
+
+    @model_validator(mode="after")
+    def _ssh_is_for_ssh(self) -> SiteShape:
+        if self.ssh is not None and not self.address.startswith("ssh:"):
+            raise ValueError("ssh: is for an address that begins with ssh://")
+        return self
 
 
 class StoreShape(Shape):
@@ -236,9 +263,9 @@ class ListenShape(Shape):
         if self.address.startswith("unix:"):
             told = re.sub(r"^unix:(//(?=/))?", "", self.address)
             path = resolved(told, directory)
-            if not told or len(str(path).encode()) > _LONGEST_SOCKET:
+            if not told or len(str(path).encode()) > LONGEST_SOCKET:
                 raise ValueError(
-                    f"the path of a Unix socket has 1 to {_LONGEST_SOCKET} bytes, not "
+                    f"the path of a Unix socket has 1 to {LONGEST_SOCKET} bytes, not "
                     f"{len(str(path).encode())}: {path}"
                 )
             return Listen(socket=path, public=self.public)

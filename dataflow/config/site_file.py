@@ -33,6 +33,8 @@ What holds:
 - ``sites`` are others. One is enough: the rest of the federation is learned from it.
 - ``peers`` are agents whose site's name is not known here: an address, or
   ``{address: …, credentials: …}``.
+- A site with an address ``ssh://user@host`` needs nothing but that account: its agent is started
+  there when it is first needed. ``ssh: {site_file: …, python: …}`` says with what, as paths there.
 - ``links`` are declared roads, ``between`` two sites in both directions or ``source`` to
   ``target`` in one. Measurements replace them.
 - A store without ``site`` is one of our own. Relative paths begin at the file's directory.
@@ -55,7 +57,14 @@ from pydantic import ValidationError
 
 from dataflow.config import shapes
 from dataflow.config.marked import Marked, did_you_mean, read_marked
-from dataflow.config.records import Backend, Federation, Listen, PeerAddress, Registration
+from dataflow.config.records import (
+    Backend,
+    Federation,
+    Listen,
+    PeerAddress,
+    Registration,
+    SshAccess,
+)
 from dataflow.config.settings import state_directory
 from dataflow.errors import ConfigError
 from dataflow.sites import Link, Site
@@ -228,7 +237,12 @@ def _records(marked: Marked, document: shapes.SiteFile, directory: Path, file: s
         site.record(address=site.address, credentials=site.credentials) for site in document.sites
     ]
     peers = [
-        PeerAddress(address=site.address, credentials=site.credentials, site=site.name)
+        PeerAddress(
+            address=site.address,
+            credentials=site.credentials,
+            site=site.name,
+            ssh=_ssh(site, directory),
+        )
         for site in document.sites
     ]
     peers += [
@@ -282,6 +296,12 @@ def _registration(entry: shapes.DatasetShape, directory: Path) -> Registration:
         owner=entry.owner,
         variable=entry.variable,
     )
+
+
+def _ssh(site: shapes.SiteShape, directory: Path) -> SshAccess | None:
+    if not site.address.startswith("ssh:"):
+        return None
+    return (site.ssh or shapes.SshShape()).record(directory)
 
 
 def _listen(marked: Marked, document: shapes.SiteFile, directory: Path) -> Listen | None:

@@ -137,6 +137,11 @@ class Coordinator:
         while len(self._ended) > KEPT_ENDS:
             del self._ended[next(iter(self._ended))]
 
+    @property
+    def busy(self) -> bool:
+        """Whether a job is driven here, or waits for room."""
+        return bool(self._drives or self._waiting)
+
     def jobs(self) -> list[str]:
         """Ids of all jobs in the journal, newest first."""
         return self._around.journal.jobs()

@@ -154,6 +154,11 @@ class SiteRunner:
             running.cancelled = True
             running.work.cancel()
 
+    @property
+    def busy(self) -> bool:
+        """Whether an order is being carried out."""
+        return any(not running.ended for running in self._orders.values())
+
     def owner(self, order: str) -> str | None:
         """The user of an order; ``None`` if the order is not known."""
         running = self._orders.get(order)

@@ -226,6 +226,10 @@ class Participant:
         """URL of the page of the site's Dask scheduler, on the site's own machine."""
         return self._backend.dashboard
 
+    def busy(self) -> bool:
+        """Whether a job or an order is under way here."""
+        return self.coordinator.busy or self._runner.busy
+
     async def _measure_links(self) -> None:
         """Measure the way from each other site to this one, once it is there and again daily."""
         while True:

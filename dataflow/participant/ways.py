@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from dataflow.client import AgentClient
+from dataflow.client.ssh import SshReach
 from dataflow.config import Federation
 from dataflow.errors import ConfigError, SiteUnreachable
 from dataflow.sites import Site, Topology
@@ -34,6 +36,11 @@ class Ways:
         self._caller, self._topology = caller, topology
         self._named = {peer.address.rstrip("/"): peer.credentials for peer in federation.peers}
         self._by_site = {peer.site: peer.address for peer in federation.peers if peer.site}
+        self._ssh = {
+            peer.address.rstrip("/"): SshReach(peer.site or peer.address, peer.address, peer.ssh)
+            for peer in federation.peers
+            if peer.ssh is not None
+        }
         self._clients: dict[tuple[str, str], AgentClient] = {}
 
     def check(self) -> None:
@@ -73,7 +80,10 @@ class Ways:
             If nobody has told us where it answers.
         """
         record = self._topology().site_by_name.get(site)
-        address = (record.address if record else None) or self._by_site.get(site)
+        named = self._by_site.get(site)
+        # What such an agent says of itself, a socket or a port on its own host, leads nowhere here.
+        ssh = named if named is not None and named.rstrip("/") in self._ssh else None
+        address = ssh or (record.address if record else None) or named
         if not address:
             raise SiteUnreachable(site, "it is not known where its agent answers")
         try:
@@ -85,7 +95,9 @@ class Ways:
         client = self._clients.get((address, site))
         if client is None:
             record = Site(name=site or address, address=address)
-            client = AgentClient(record, self._token(address), caller=self._caller)
+            reach = self._ssh.get(address)
+            token = self._token(address) if reach is None else None
+            client = AgentClient(record, token, caller=self._caller, reach=reach)
             self._clients[address, site] = client
         return client
 
@@ -94,6 +106,12 @@ class Ways:
         for client in self._clients.values():
             await client.close()
         self._clients.clear()
+        await asyncio.gather(*(reach.close() for reach in self._ssh.values()))
+
+    def by_ssh(self, site: str) -> bool:
+        """Whether this participant reaches a site through its login host."""
+        named = self._by_site.get(site)
+        return named is not None and named.rstrip("/") in self._ssh
 
     def _token(self, address: str) -> str | None:
         if address in self._named:

@@ -190,6 +190,9 @@ class Double:
         except KeyError:
             raise UnknownDataset(replica_id) from None
 
+    def busy(self) -> bool:
+        return False
+
     def dashboard(self) -> str | None:
         return None
 

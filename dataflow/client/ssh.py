@@ -1,0 +1,310 @@
+"""SSH: a site of which one has an account on a login host, and nothing else.
+
+One connection per site carries everything. Over it the agent is started, or found if it runs, and
+its socket is forwarded to a port of the loopback interface here; who connects to that port still
+needs the agent's token. When the connection breaks it is made again by whoever asks next, at the
+same port, so that addresses stay what they were.
+
+What the user's own SSH configuration says of the host counts: names, keys, the SSH agent, jump
+hosts. Its host key must be known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import structlog
+
+from dataflow.config.records import SshAccess
+from dataflow.errors import ConfigError, SiteRefused, SiteUnreachable
+from dataflow.versions import as_table, differences, incompatible, versions
+
+log = structlog.get_logger(__name__)
+
+#: What the line with the agent's answer begins with; see :mod:`dataflow.agent.detached`.
+MARK = "dataflow-agent: "
+
+#: Seconds for the connection, for the whole login, and for the agent to come up.
+CONNECT_SECONDS, LOGIN_SECONDS, START_SECONDS = 8.0, 15.0, 75.0
+
+#: A silent connection is asked every so many seconds, and given up after so many silent answers.
+ALIVE_SECONDS, MOST_SILENT = 2.0, 3
+
+#: Seconds for which a failure is not tried again: several ask at the same time.
+FAILED_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where the agent can be reached from here, and the token that it wants."""
+
+    url: str
+    token: str = field(repr=False)
+
+
+class SshReach:
+    """The way to one site's agent through its login host.
+
+    Parameters
+    ----------
+    site
+        Its name, for errors.
+    address
+        ``ssh://[user@]host[:port]``; the host may be a name of the SSH configuration.
+    access
+        With what the agent is started there.
+    """
+
+    def __init__(self, site: str, address: str, access: SshAccess) -> None:
+        parts = urlsplit(address)
+        if parts.scheme != "ssh" or not parts.hostname or parts.path.strip("/"):
+            raise ConfigError(f"{address!r} is no ssh://[user@]host[:port]")
+        self.site, self.address, self.access = site, address, access
+        # A name of the configuration keeps its capitals, which urlsplit takes away.
+        host = parts.netloc.rpartition("@")[2]
+        self._host = host[: -len(f":{parts.port}")] if parts.port else host
+        self._user, self._port = unquote(parts.username or ""), parts.port
+        self._connection: Any = None
+        self._forward: Any = None
+        self._door: Door | None = None
+        self._opening: asyncio.Task[Door] | None = None
+        self._failed: tuple[float, Exception] | None = None
+        self._local_port = 0
+        self._closed = False
+
+    @property
+    def door(self) -> Door | None:
+        """What :meth:`ready` last gave, while the connection holds."""
+        return self._door if self._holds() else None
+
+    async def ready(self) -> Door:
+        """Connect and start the agent, unless that holds already.
+
+        Raises
+        ------
+        SiteUnreachable
+            If the host does not answer, or the agent does not come up there.
+        SiteRefused
+            If the host does not let us in, is not the one that is known, or has other versions.
+        """
+        door = self.door
+        if door is not None:
+            return door
+        if self._closed:
+            raise SiteUnreachable(self.site, "the session is closed")
+        if self._opening is None:
+            loop = asyncio.get_running_loop()
+            if self._failed is not None and loop.time() - self._failed[0] < FAILED_SECONDS:
+                raise self._failed[1]
+            self._opening = asyncio.create_task(self._open(), name=f"ssh {self.site}")
+            self._opening.add_done_callback(self._opened)
+        return await asyncio.shield(self._opening)
+
+    async def run(self, command: str, *, seconds: float = START_SECONDS) -> tuple[int, str, str]:
+        """Run a command on the login host: exit status, what it wrote, what it complained."""
+        if not self._holds():
+            await self.ready()
+        return await self._run(self._connection, command, seconds)
+
+    async def forward(self, port: int) -> int:
+        """A port here that leads to a port on the login host's own loopback interface."""
+        await self.ready()
+        listener = await self._connection.forward_local_port("127.0.0.1", 0, "127.0.0.1", port)
+        return int(listener.get_port())
+
+    async def close(self) -> None:
+        """Give the connection up; the agent goes on as long as it is needed."""
+        self._closed = True
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        await self._drop()
+
+    def __repr__(self) -> str:
+        return f"<SshReach {self.site} {self.address}, {'up' if self._holds() else 'down'}>"
+
+    # --- the connection --------------------------------------------------------------------------
+
+    def _holds(self) -> bool:
+        return self._connection is not None and not self._connection.is_closed()
+
+    def _opened(self, opening: asyncio.Task[Door]) -> None:
+        self._opening = None
+        if opening.cancelled():
+            return
+        error = opening.exception()
+        if isinstance(error, Exception):
+            self._failed = (asyncio.get_running_loop().time(), error)
+        else:
+            self._failed = None
+
+    async def _open(self) -> Door:
+        await self._drop()
+        self._connection = await self._connect()
+        try:
+            answer = await self._agent()
+            url = await self._listen(answer)
+        except BaseException:
+            await self._drop()
+            raise
+        log.info("ssh_ready", site=self.site, url=url, started=answer.get("started"))
+        self._door = Door(url, str(answer["token"]))
+        return self._door
+
+    async def _connect(self) -> Any:
+        try:
+            import asyncssh
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                "sites behind SSH need asyncssh: pip install 'jupyter-dataflow[ssh]'"
+            ) from error
+        given: dict[str, Any] = {}
+        if self._port:
+            given["port"] = self._port
+        if self._user:
+            given["username"] = self._user
+        if self.access.config is not None:
+            given["config"] = [str(self.access.config)]
+        if self.access.known_hosts is not None:
+            given["known_hosts"] = str(self.access.known_hosts)
+        try:
+            return await asyncssh.connect(
+                self._host,
+                connect_timeout=CONNECT_SECONDS,
+                login_timeout=LOGIN_SECONDS,
+                keepalive_interval=ALIVE_SECONDS,
+                keepalive_count_max=MOST_SILENT,
+                client_version="dataflow",
+                **given,
+            )
+        except asyncssh.HostKeyNotVerifiable as error:
+            raise SiteRefused(
+                self.site,
+                f"the key of host {self._host!r} is not known here, or not the one that is: "
+                f"{_text(error)}; connect once with ssh {self._host} and look at the key",
+            ) from error
+        except asyncssh.PermissionDenied as error:
+            raise SiteRefused(
+                self.site,
+                f"{self._host!r} does not let us in ({_text(error)}); try ssh {self._host}",
+            ) from error
+        except (asyncssh.KeyImportError, asyncssh.ConfigParseError) as error:
+            raise ConfigError(f"the SSH configuration for {self._host!r}: {error}") from error
+        except TimeoutError as error:
+            reason = f"no SSH connection to {self._host!r} within {CONNECT_SECONDS:g} s"
+            raise SiteUnreachable(self.site, reason) from error
+        except (asyncssh.Error, OSError) as error:
+            reason = f"no SSH connection to {self._host!r}: {_text(error)}"
+            raise SiteUnreachable(self.site, reason) from error
+
+    async def _drop(self) -> None:
+        connection, self._connection, self._door = self._connection, None, None
+        self._forward = None
+        if connection is not None:
+            connection.abort()
+            await connection.wait_closed()
+
+    # --- the agent -------------------------------------------------------------------------------
+
+    async def _agent(self) -> Mapping[str, Any]:
+        """Start the agent there, unless it runs, and hear where it answers."""
+        status, out, complaint = await self._run(
+            self._connection, start_command(self.access), START_SECONDS
+        )
+        line = next((line for line in out.splitlines() if line.startswith(MARK)), None)
+        if line is None:
+            said = (complaint.strip() or out.strip() or "nothing").splitlines()[-1]
+            raise SiteUnreachable(
+                self.site,
+                f"no agent could be started at {self._host!r} (status {status}): {said}\n"
+                f"What you can do: look there whether {self.access.python} and "
+                f"{self.access.site_file} are what they should be",
+            )
+        try:
+            answer = json.loads(line.removeprefix(MARK))
+            theirs = dict(answer["versions"])
+            token = answer["token"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise SiteUnreachable(
+                self.site, f"its agent's answer is not understood: {error}"
+            ) from error
+        if not token:
+            raise SiteRefused(self.site, "its token file has no token that could be shown here")
+        self._compare(theirs)
+        return dict(answer)
+
+    def _compare(self, theirs: Mapping[str, str]) -> None:
+        ours = versions()
+        rows = differences(ours, theirs)
+        wrong = incompatible(ours, theirs)
+        if wrong:
+            table = as_table(rows, "here", self.site)
+            raise SiteRefused(
+                self.site, f"other versions of {' and '.join(wrong)} than here\n{table}"
+            )
+        if rows:
+            log.warning("versions_differ", site=self.site, differences=[list(row) for row in rows])
+
+    async def _listen(self, answer: Mapping[str, Any]) -> str:
+        """Forward a port here to where the agent answers; the URL."""
+        parts = urlsplit(str(answer["address"]))
+        wanted = self._local_port
+
+        def forward(port: int) -> Any:
+            if parts.scheme == "unix":
+                return self._connection.forward_local_port_to_path(
+                    "127.0.0.1", port, unquote(parts.path)
+                )
+            return self._connection.forward_local_port(
+                "127.0.0.1", port, parts.hostname or "127.0.0.1", parts.port or 80
+            )
+
+        try:
+            self._forward = await forward(wanted)
+        except OSError:
+            if not wanted:
+                raise
+            self._forward = await forward(0)  # somebody else has our port by now
+        self._local_port = int(self._forward.get_port())
+        scheme = "https" if parts.scheme == "https" else "http"
+        return f"{scheme}://127.0.0.1:{self._local_port}"
+
+    async def _run(self, connection: Any, command: str, seconds: float) -> tuple[int, str, str]:
+        import asyncssh
+
+        try:
+            done = await connection.run(command, check=False, timeout=seconds, errors="replace")
+        except (TimeoutError, asyncssh.TimeoutError) as error:
+            reason = f"{self._host!r} did not do it within {seconds:g} s: {command}"
+            raise SiteUnreachable(self.site, reason) from error
+        except (asyncssh.Error, OSError) as error:
+            raise SiteUnreachable(self.site, f"the SSH connection broke: {_text(error)}") from error
+        return done.exit_status or 0, str(done.stdout), str(done.stderr)
+
+
+def start_command(access: SshAccess) -> str:
+    """What is run on the login host, whatever shell the account has."""
+    words = [
+        there(access.python),
+        "-m dataflow agent --detach",
+        f"--config={there(access.site_file)}",
+    ]
+    if access.state is not None:
+        words.append(f"--state={there(access.state)}")
+    return " ".join(words)
+
+
+def there(path: str) -> str:
+    """A path on the login host as a word for its shell; relative ones begin at the home."""
+    plain = path.removeprefix("~/")
+    return shlex.quote(plain) if plain.startswith("/") else f'"$HOME"/{shlex.quote(plain)}'
+
+
+def _text(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
