@@ -54,11 +54,9 @@ bench: $(DEV) ## every benchmark, in its quick form, as JSON lines
 	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
 
 bed: ## real sites on this machine (needs root)
-	@[ -x hpc/testbed/bed-up ] || { echo "The test bed is not there yet (no hpc/testbed/bed-up)." >&2; exit 2; }
 	hpc/testbed/bed-up
 
 bed-down: ## take the test bed down
-	@[ -x hpc/testbed/bed-down ] || { echo "The test bed is not there yet (no hpc/testbed/bed-down)." >&2; exit 2; }
 	hpc/testbed/bed-down
 
 clean: ## remove environments, caches and what was built

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,9 @@ settings.register_profile("explore", deadline=None, print_blob=True)
 settings.register_profile("long", parent=settings.get_profile("explore"), max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
+#: What hosts of the test bed run: the Python of these tests, without their environment.
+PYTHON = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
+
 
 @pytest.fixture(autouse=True)
 def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -44,7 +48,7 @@ def made_bed() -> Iterator[None]:
     if reason and os.environ.get("CI") != "true":
         pytest.skip(reason)
     stood = up.stands()
-    Bed.ensure()
+    Bed.ensure(python=PYTHON)
     yield
     if not stood:
         up.down()
@@ -54,7 +58,9 @@ def made_bed() -> Iterator[None]:
 def bed(made_bed: None) -> Iterator[Bed]:
     """The test bed, for this test alone, healthy before it and brought back after it."""
     with lock("use", seconds=240):
-        bed = Bed.current() if up.stands() else Bed.ensure()
+        bed = Bed.current() if up.stands() else Bed.ensure(python=PYTHON)
+        if bed.base != PYTHON:  # another session's; what travels must be of one Python
+            bed = Bed.ensure(python=PYTHON)
         bed.restore()
         yield bed
         bed.restore()

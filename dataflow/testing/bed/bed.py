@@ -58,8 +58,9 @@ class Bed:
         The same for clients that read no configuration.
     user
         The account that sites know.
-    python
-        The interpreter of every host's environment, as hosts know it; ``dataflow`` lies beside it.
+    python, base
+        The interpreter of every host's environment, as hosts know it (``dataflow`` lies beside it),
+        and the one that the environment was made with.
     queue
         Grid Engine's queue.
     s3
@@ -74,6 +75,7 @@ class Bed:
         self.known_hosts = ssh.KNOWN_HOSTS
         self.user = USER
         self.python = Path(state.python)
+        self.base = Path(state.base)
         self.queue = QUEUE
         self.s3 = S3(s3.endpoint(), s3.ACCESS_KEY, state.secret)
 
@@ -259,6 +261,11 @@ class S3:
     def credentials(self) -> dict[str, str]:
         """The keys, under the names that stores know."""
         return {"access_key_id": self.access_key, "secret_access_key": self.secret_key}
+
+    @property
+    def options(self) -> tuple[tuple[str, str], ...]:
+        """What a store needs to know beside its URL and the keys."""
+        return (("endpoint", self.endpoint), ("region", self.region))
 
     @property
     def rules(self) -> list[Rule]:

@@ -15,8 +15,6 @@ from dataflow.testing.bed.layout import CHECKOUT, DISK
 from dataflow.testing.bed.state import directory
 
 DEFAULT_PYTHON = Path("/usr/bin/python3")
-#: What the bed's tests use beside the project's own extras.
-MORE = ("paramiko", "dask-jobqueue")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _SETTINGS = ("PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_")
 
@@ -32,7 +30,7 @@ def ensure(python: Path) -> tuple[Path, Path]:
         b"\0".join(
             [
                 (REPOSITORY / "pyproject.toml").read_bytes(),
-                f"{version} {prefix} {MORE} {CHECKOUT}".encode(),
+                f"{version} {prefix} {CHECKOUT}".encode(),
             ]
         )
     ).hexdigest()
@@ -72,34 +70,32 @@ def _install(python: Path, target: Path) -> None:
         for name, value in os.environ.items()
         if name in _PROXIES or name.startswith(_SETTINGS)
     }
-    if target.exists():
-        shutil.rmtree(target)
-    if uv is None:
-        run(python, "-m", "venv", target, timeout=120)
-        run(
-            target / "bin/python",
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "uv",
-            timeout=300,
-            environment=network,
-        )
-        uv = target / "bin" / "uv"
-    else:
-        run(uv, "venv", "--quiet", "--no-project", "--python", python, target, environment=network)
+    if not _runs(target / "bin" / "python"):
+        shutil.rmtree(target, ignore_errors=True)
+        if uv is None:
+            run(python, "-m", "venv", target, timeout=120)
+            pip = (target / "bin/python", "-m", "pip", "install", "--quiet", "uv")
+            run(*pip, timeout=300, environment=network)
+        else:
+            words = ("venv", "--quiet", "--no-project", "--python", python, target)
+            run(uv, *words, environment=network)
+    uv = uv or target / "bin" / "uv"
     # The path of the checkout inside hosts is recorded in the environment, wherever it is outside.
     script = 'mount --bind "$1" "$2"; shift 2; exec "$@"'
     run(
         *("unshare", "--mount", "sh", "-ec", script, "-", REPOSITORY, CHECKOUT),
         *(uv, "pip", "install", "--quiet", "--compile-bytecode"),
-        *("--python", target / "bin/python", "--editable", f"{CHECKOUT}[all]", *MORE),
+        *("--python", target / "bin/python", "--editable", f"{CHECKOUT}[all]"),
         timeout=900,
         environment=network,
     )
     # A umask of the caller, or of a cache, may have closed what an ordinary user must read.
     run("chmod", "-R", "a+rX", target)
+
+
+def _runs(python: Path) -> bool:
+    """Whether the environment is there; whoever works in it need not stop for what is added."""
+    return python.exists() and run(python, "-c", "", check=False).returncode == 0
 
 
 def _uv() -> Path | None:

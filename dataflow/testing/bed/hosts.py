@@ -152,21 +152,27 @@ def show_python(state: State, name: str, prefix: Path) -> None:
         ),
         None,
     )
-    if closed is None or (
-        Path(f"/proc/{pid(state, name)}/root{prefix}/bin").is_dir() and _open(state, name, closed)
-    ):
+    if closed is None:
         return
+    if _inside(state, name, prefix / "bin").is_dir() and _open(state, name, closed):
+        return
+    kept = folder(name) / "covered" / str(closed).strip("/").replace("/", "-")
     script = (
-        # Outside, the interpreter is held by a folder descriptor while its home is covered.
-        'exec 9<"$1"; [ "$(stat -f -c %T "$2")" = tmpfs ] || '
-        'mount -t tmpfs -o mode=755,size=1m tmpfs "$2"; mkdir -p "$1"; '
-        'mount --bind /proc/self/fd/9 "$1"; mount -o remount,bind,ro "$1"'
+        'if [ "$(stat -f -c %T "$2")" != tmpfs ]; then mkdir -p "$3"; mount --bind "$2" "$3"; '
+        'mount -t tmpfs -o mode=755,size=1m tmpfs "$2"; fi; mkdir -p "$1"; '
+        'mount --bind "$3/$4" "$1"; mount -o remount,bind,ro "$1"'
     )
-    execute(state, name, ["sh", "-ec", script, "-", prefix, closed])
+    words = [prefix, closed, kept, prefix.relative_to(closed)]
+    execute(state, name, ["sh", "-ec", script, "-", *words])
 
 
 def _open(state: State, name: str, closed: Path) -> bool:
-    return bool(Path(f"/proc/{pid(state, name)}/root{closed}").stat().st_mode & 0o001)
+    return bool(_inside(state, name, closed).stat().st_mode & 0o001)
+
+
+def _inside(state: State, name: str, path: Path) -> Path:
+    """How this machine names a path of the host."""
+    return Path(f"/proc/{pid(state, name)}/root{path}")
 
 
 def _furnish(state: State, plan: HostPlan) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 from dataflow.testing.bed import hosts
@@ -102,21 +104,24 @@ def listener(state: State, name: str) -> Process | None:
 
 
 def ensure_sshd(state: State, plan: HostPlan, python: Path) -> bool:
-    """Start sshd unless it listens; whether it was started."""
-    if listener(state, plan.name) is not None:
-        return False
+    """Start sshd unless it listens as it should; whether it was started or told anew."""
     own = STATE / "hosts" / plan.name
     addresses = [address for address in (plan.outside, plan.inside) if address]
     config = own / "sshd_config"
-    config.write_text(
-        _SSHD.format(
-            listen="\n".join(f"ListenAddress {address}" for address in addresses),
-            own=own,
-            folder=FOLDER,
-            user=USER,
-            bin=python.parent,
-        )
+    wanted = _SSHD.format(
+        listen="\n".join(f"ListenAddress {address}" for address in addresses),
+        own=own,
+        folder=FOLDER,
+        user=USER,
+        bin=python.parent,
     )
+    running = listener(state, plan.name)
+    if running is not None and config.read_text() == wanted:
+        return False
+    config.write_text(wanted)
+    if running is not None:
+        os.kill(running.outer, signal.SIGHUP)
+        return True
     directory(Path("/run/sshd"))
     hosts.start_daemon(
         state, plan.name, ["/usr/sbin/sshd", "-f", config, "-E", own / "sshd.log"], log="sshd.out"
