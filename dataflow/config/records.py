@@ -10,7 +10,7 @@ from typing import Any, Literal
 from dataflow.sites import Link, Site
 from dataflow.stores import Store
 
-BackendKind = Literal["local", "ssh", "sge", "kubernetes"]
+BackendKind = Literal["local", "ssh", "sge", "kubernetes", "jobqueue"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

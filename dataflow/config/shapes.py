@@ -6,11 +6,12 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
+from dataflow.config.backend_shapes import JobQueueShape, SgeShape, SshHostsShape
 from dataflow.config.records import Backend, BackendKind, Listen, SshAccess
 from dataflow.config.shape import Bytes, Name, Rate, Seconds, Shape
 from dataflow.sites import Site, Trust
@@ -215,6 +216,25 @@ class BackendShape(Shape):
     workers: Annotated[int, Field(ge=0)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     memory: Bytes | None = None
+    sge: SgeShape | None = None
+    ssh: SshHostsShape | None = None
+    jobqueue: JobQueueShape | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_kind(cls, value: Any) -> Any:
+        """The kind is that of the section, where only one of them is given."""
+        if not isinstance(value, dict):
+            return value
+        there = [kind for kind in get_args(BackendKind) if value.get(kind) is not None]
+        if len(there) > 1:
+            raise ValueError(f"a site has workers of one kind, not of {' and '.join(there)}")
+        kind = value.get("kind", there[0] if there else cls.model_fields["kind"].default)
+        if there and kind in get_args(BackendKind) and kind != there[0]:
+            raise ValueError(f"kind is {kind!r}, so a section {there[0]!r} must not stand here")
+        if kind in ("ssh", "jobqueue") and not there:
+            raise ValueError(f"kind is {kind!r}, so a section {kind!r} must stand here")
+        return {**value, "kind": kind}
 
     def settings(self) -> Any:
         """The record of the kind's own section; ``None`` for a kind that has none."""
@@ -316,5 +336,9 @@ _SECTIONS: dict[str, type[Shape]] = {
 def keys_at(path: Sequence[str | int]) -> list[str]:
     """The keys that a mapping at this path may have."""
     words = [part for part in path if isinstance(part, str)]
-    model = _SECTIONS.get(words[0], SiteFile) if words else SiteFile
+    model: type[BaseModel] = _SECTIONS.get(words[0], SiteFile) if words else SiteFile
+    for word in words[1:]:
+        field = model.model_fields.get(word)
+        kinds = get_args(field.annotation) if field else ()
+        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, Shape)), model)
     return list(model.model_fields)
