@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from dataflow.config.backend_shapes import JobQueueShape, SgeShape, SshHostsShape
+from dataflow.config.kubernetes_shape import KubernetesShape
 from dataflow.config.records import Backend, BackendKind, Listen, SshAccess
 from dataflow.config.shape import Bytes, Name, Rate, Seconds, Shape
 from dataflow.sites import Site, Trust
@@ -219,6 +220,7 @@ class BackendShape(Shape):
     sge: SgeShape | None = None
     ssh: SshHostsShape | None = None
     jobqueue: JobQueueShape | None = None
+    kubernetes: KubernetesShape | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -232,7 +234,7 @@ class BackendShape(Shape):
         kind = value.get("kind", there[0] if there else cls.model_fields["kind"].default)
         if there and kind in get_args(BackendKind) and kind != there[0]:
             raise ValueError(f"kind is {kind!r}, so a section {there[0]!r} must not stand here")
-        if kind in ("ssh", "jobqueue") and not there:
+        if kind in ("ssh", "jobqueue", "kubernetes") and not there:
             raise ValueError(f"kind is {kind!r}, so a section {kind!r} must stand here")
         return {**value, "kind": kind}
 
