@@ -59,7 +59,10 @@ class Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A directed road between two sites: ``bandwidth`` in bytes/s, ``latency`` in seconds."""
+    """A directed road between two sites: ``bandwidth`` in bytes/s, ``latency`` in seconds.
+
+    ``via`` is the site that has to carry everything over, where neither end can ask the other.
+    """
 
     source: str
     target: str
@@ -67,6 +70,7 @@ class Link:
     latency: float
     origin: LinkOrigin = "declared"
     measured_at: float | None = None
+    via: str = ""
 
     def seconds(self, nbytes: float) -> float:
         """Time for one transfer of ``nbytes`` that has the link to itself."""

@@ -120,6 +120,12 @@ class NewOrder(Body):
     order: Annotated[SegmentOrder | TransferOrder, Field(discriminator="type")]
 
 
+class CannotBring(Body):
+    """The error document of a site from which something could not be read."""
+
+    error: dict[str, Any]
+
+
 class Codes(Body):
     """Digests of codes."""
 

@@ -10,17 +10,18 @@ from starlette.responses import Response
 
 from dataflow.agent.answers import nothing, record, refusal, refusals
 from dataflow.agent.auth import Identity
-from dataflow.agent.bodies import Asking, Codes, NewOrder, Submission, Submitted
+from dataflow.agent.bodies import Asking, CannotBring, Codes, NewOrder, Submission, Submitted
 from dataflow.agent.polls import Since, Wait, held
 from dataflow.agent.served import Asker, KnowsOwners, Own, Served
 from dataflow.agent.strict import StrictRoute
 from dataflow.documents import to_document
 from dataflow.errors import PolicyError, SiteRefused
-from dataflow.execution.events import Event, Report
+from dataflow.execution.events import Event, Report, TakesWants, Want
 
 router = APIRouter(route_class=StrictRoute)
 
 Id = Annotated[str, Path(min_length=1, max_length=200)]
+Number = Annotated[int, Path(ge=0, le=2**53)]
 CodeDigest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 What = Literal["cancel", "suspend", "resume"]
 
@@ -150,6 +151,71 @@ async def cancel(own: Own, asker: Asker, order: Id) -> Response:
     _must_own_order(own, asker, order)
     await own.runner.cancel(order)
     return nothing()
+
+
+@router.get(
+    "/v1/orders/{order}/wants",
+    tags=["orders"],
+    summary="What a relayed order wants of its source; waits for the first",
+    response_model=list[Want],
+    responses=refusals(404),
+)
+async def wants(request: Request, own: Own, asker: Asker, order: Id, wait: Wait = 0.0) -> Response:
+    """A copy between two sites that cannot ask each other: whoever gave the order brings it."""
+    _must_own_order(own, asker, order)
+    try:
+        found = await held(request, _takes_wants(own).wants(order, wait), [])
+    except KeyError:
+        return refusal(404, UNKNOWN_ORDER, order)
+    return record(list(found), list[Want])
+
+
+@router.put(
+    "/v1/orders/{order}/wants/{number}",
+    tags=["orders"],
+    summary="Bring what a relayed order wants",
+    status_code=204,
+    responses=refusals(404),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
+            },
+        }
+    },
+)
+async def bring(request: Request, own: Own, asker: Asker, order: Id, number: Number) -> Response:
+    _must_own_order(own, asker, order)
+    try:
+        await _takes_wants(own).bring(order, number, await request.body())
+    except KeyError:
+        return refusal(404, UNKNOWN_ORDER, order)
+    return nothing()
+
+
+@router.put(
+    "/v1/orders/{order}/wants/{number}/error",
+    tags=["orders"],
+    summary="Tell why a want cannot be answered",
+    status_code=204,
+    responses=refusals(404),
+)
+async def cannot_bring(
+    own: Own, asker: Asker, order: Id, number: Number, body: CannotBring
+) -> Response:
+    _must_own_order(own, asker, order)
+    try:
+        await _takes_wants(own).cannot_bring(order, number, body.error)
+    except KeyError:
+        return refusal(404, UNKNOWN_ORDER, order)
+    return nothing()
+
+
+def _takes_wants(own: Served) -> TakesWants:
+    if not isinstance(own.runner, TakesWants):
+        raise SiteRefused(own.site.name, "nothing can be relayed to this site")
+    return own.runner
 
 
 @router.put(

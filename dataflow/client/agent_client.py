@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
@@ -23,7 +23,7 @@ from dataflow.client.ssh import SshReach
 from dataflow.datasets import Dataset
 from dataflow.documents import to_document
 from dataflow.errors import ConfigError
-from dataflow.execution.events import Event, JobCreated, Order, Report
+from dataflow.execution.events import ErrorDocument, Event, JobCreated, Order, Report, Want
 from dataflow.sites import Site
 from dataflow.storage.manifest import FileEntry
 
@@ -197,6 +197,36 @@ class AgentClient:
         path = "/v1/codes/missing"
         missing = set(await self._way.record("POST", path, list[str], body, again=True))
         return [code for code in codes if code not in missing]
+
+    # --- relayed orders: dataflow.execution.events.TakesWants ------------------------------------
+
+    async def wants(self, order: str, wait: float) -> Sequence[Want]:
+        """What a relayed order waits for now; waits up to ``wait`` s for the first.
+
+        Raises
+        ------
+        KeyError
+            If the order is not known there, or has ended.
+        """
+        try:
+            return await self._way.poll(f"/v1/orders/{segment(order)}/wants", list[Want], wait)
+        except UnknownOrder:
+            raise KeyError(order) from None
+
+    async def bring(self, order: str, number: int, answer: bytes) -> None:
+        """Answer a want."""
+        path = f"/v1/orders/{segment(order)}/wants/{number}"
+        await self._answer("PUT", path, answer)
+
+    async def cannot_bring(self, order: str, number: int, error: ErrorDocument) -> None:
+        """Tell why a want is not answered."""
+        path = f"/v1/orders/{segment(order)}/wants/{number}/error"
+        await self._answer("PUT", path, {"error": dict(error)})
+
+    async def _answer(self, method: str, path: str, body: Any) -> None:
+        # One that has ended meanwhile wants nothing any more.
+        with suppress(UnknownOrder):
+            await self._way.ask(method, path, body, again=True)
 
     # --- jobs ---------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from dataflow.datasets import Dataset
+from dataflow.datasets import Dataset, Replica
 from dataflow.errors import (
     DataflowError,
     GraphError,
@@ -40,15 +40,19 @@ from dataflow.execution.events import (
     SegmentOrder,
     SiteAccess,
     SiteLost,
+    TakesWants,
     TimeLimitReached,
+    TransferOrder,
     UnitReported,
     UnitStarted,
 )
 from dataflow.execution.journal import Journal
 from dataflow.execution.orders import order_id, order_of, wanted
+from dataflow.execution.relay import serve_wants
 from dataflow.execution.state import JobState, apply, is_fact
 from dataflow.execution.units import site_of
 from dataflow.placement.plan import Plan
+from dataflow.storage.transfer import Source
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +78,8 @@ class Surroundings:
         A site's name → its runner; raises ``SiteUnreachable`` if no way to it is known.
     replan
         A job that cannot go on as planned → a plan for the rest of it; raises ``PlacementError``.
+    source_of
+        Something to read a replica of any site from, for a job; what is relayed is read there.
     datasets
         Keys → the catalog's records of them, where there are any.
     clock
@@ -86,6 +92,7 @@ class Surroundings:
     code: CodeStore
     access: Callable[[str], SiteAccess]
     replan: Callable[[JobState], Awaitable[Plan]]
+    source_of: Callable[[Replica, str], Source]
     datasets: Callable[[Sequence[str]], Mapping[str, Dataset]]
     clock: Callable[[], float]
     lost_after: float = 8.0
@@ -256,6 +263,13 @@ class Drive:
         self.record(self._reported(name, attempt, report, number))
 
     async def _follow_at(self, site: str, name: str, attempt: int) -> None:
+        relay = _Relay(self._around)
+        try:
+            await self._follow_orders(site, name, attempt, relay)
+        finally:
+            await relay.close()
+
+    async def _follow_orders(self, site: str, name: str, attempt: int, relay: _Relay) -> None:
         around, loop = self._around, asyncio.get_running_loop()
         unit = self.state.units[name]
         # One that the journal has was sent, or nearly; if it was not, the site does not know it.
@@ -277,6 +291,10 @@ class Drive:
                     order = order or self._order(name, attempt)
                     await self._send(access, order)
                     sent = True
+                transfer = self.state.plan.transfer_by_id.get(name)
+                if transfer is not None and transfer.via:
+                    order = order or self._order(name, attempt)
+                    relay.see_to(access, order)
                 asked = loop.time()
                 reports = await _reports(access, id, since, wait)
             except SiteUnreachable:
@@ -363,6 +381,28 @@ class Drive:
 
     def _now(self) -> float:
         return self._around.clock()
+
+
+class _Relay:
+    """Brings a relayed order what it wants while the order is followed."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._serving: asyncio.Task[None] | None = None
+
+    def see_to(self, access: SiteAccess, order: Order) -> None:
+        """Serve the order unless it is being served."""
+        if not isinstance(order, TransferOrder) or not isinstance(access, TakesWants):
+            raise GraphError(f"{order.id} cannot be relayed to {order.site!r}")
+        if self._serving is None or self._serving.done():
+            source = self._around.source_of(order.replica, order.job)
+            work = serve_wants(access, order.id, source)
+            self._serving = asyncio.create_task(work, name=f"relay {order.id}")
+
+    async def close(self) -> None:
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.gather(self._serving, return_exceptions=True)
 
 
 async def _reports(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from dataflow.datasets import Dataset, Extent, Replica
 from dataflow.graph.operation import Step
@@ -65,7 +65,10 @@ class SegmentOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferOrder:
-    """Fetch this replica from that site into your results store."""
+    """Fetch this replica from that site into your results store.
+
+    ``relayed``: the site cannot be asked by you; whoever gave this order brings what you want of it.
+    """
 
     id: str
     job: str
@@ -73,6 +76,7 @@ class TransferOrder:
     key: str
     replica: Replica
     dataset: Dataset | None = None
+    relayed: bool = False
     user: str = ""
     type: Literal["transfer"] = "transfer"
 
@@ -140,6 +144,18 @@ class Progress:
 Report = Stored | Crossed | Ended | Broke | Progress
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Want:
+    """What a site wants of the source of a relayed order: a range of a file, or without a path all
+    files' names and sizes. ``number`` counts the wants of the order.
+    """
+
+    number: int
+    path: str | None = None
+    start: int = 0
+    end: int = 0
+
+
 class SiteAccess(Protocol):
     """What a driver may ask of a site, whether in this process or far away.
 
@@ -169,6 +185,26 @@ class SiteAccess(Protocol):
 
     async def has_code(self, codes: Sequence[str]) -> Sequence[str]:
         """Those of ``codes`` that the site already holds."""
+
+
+@runtime_checkable
+class TakesWants(Protocol):
+    """A site that carries out relayed orders, in this process or far away."""
+
+    async def wants(self, order: str, wait: float) -> Sequence[Want]:
+        """What a relayed order waits for now; waits up to ``wait`` s for the first.
+
+        Raises
+        ------
+        KeyError
+            If the site does not know the order.
+        """
+
+    async def bring(self, order: str, number: int, answer: bytes) -> None:
+        """Answer a want: bytes, or for a want without a path the files as a JSON document."""
+
+    async def cannot_bring(self, order: str, number: int, error: ErrorDocument) -> None:
+        """Tell why a want is not answered."""
 
 
 # --- events: the journal -----------------------------------------------------------------------

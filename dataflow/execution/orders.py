@@ -55,6 +55,7 @@ def order_of(
             key=transfer.key,
             replica=inputs[transfer.key],
             dataset=known[transfer.key],
+            relayed=bool(transfer.via),
             user=state.user,
         )
     steps = tuple(plan.step_by_key[key] for key in unit.steps)

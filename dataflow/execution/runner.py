@@ -19,8 +19,18 @@ from dataflow.backends.base import Backend
 from dataflow.datasets import Replica
 from dataflow.errors import JobCancelled, JobError, SiteRefused, SiteUnreachable
 from dataflow.execution.code import CodeStore
-from dataflow.execution.events import Broke, Ended, Order, Report, SegmentOrder
+from dataflow.execution.events import (
+    Broke,
+    Ended,
+    ErrorDocument,
+    Order,
+    Report,
+    SegmentOrder,
+    TransferOrder,
+    Want,
+)
 from dataflow.execution.failures import Broken, Failure, broken
+from dataflow.execution.relay import Desk
 from dataflow.execution.segment_run import run_segment
 from dataflow.execution.transfer_run import run_transfer
 from dataflow.execution.workplace import Workplace, as_broken
@@ -44,6 +54,8 @@ class _Running:
         self.reports: list[Report] = []
         self.ended = False
         self.cancelled = False
+        #: What a relayed order asks for, and where it gets it.
+        self.desk = Desk() if isinstance(order, TransferOrder) and order.relayed else None
         self.work: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
 
@@ -172,6 +184,32 @@ class SiteRunner:
         """Those of ``codes`` that are here."""
         return await asyncio.to_thread(self._code.has, codes)
 
+    # --- TakesWants -----------------------------------------------------------------------------
+
+    async def wants(self, order: str, wait: float) -> Sequence[Want]:
+        """What a relayed order waits for now; waits up to ``wait`` s for the first.
+
+        Raises
+        ------
+        KeyError
+            If the order is not known, has ended, or is not a relayed one.
+        """
+        return await self._desk(order).wants(wait)
+
+    async def bring(self, order: str, number: int, answer: bytes) -> None:
+        """Answer a want; what nobody waits for any more is dropped."""
+        self._desk(order).bring(number, answer)
+
+    async def cannot_bring(self, order: str, number: int, error: ErrorDocument) -> None:
+        """Tell why a want is not answered."""
+        self._desk(order).cannot_bring(number, error)
+
+    def _desk(self, order: str) -> Desk:
+        running = self._orders[order]
+        if running.desk is None or running.ended:
+            raise KeyError(order)
+        return running.desk
+
     async def close(self) -> None:
         """Stop all orders; a driver sends them again, here or elsewhere."""
         self._closed = True
@@ -223,7 +261,7 @@ class SiteRunner:
     async def _run(self, running: _Running) -> None:
         order = running.order
         if not isinstance(order, SegmentOrder):
-            await run_transfer(order, self._workplace, running.tell)
+            await run_transfer(order, self._workplace, running.tell, running.desk)
             return
         try:
             async with asyncio.timeout(order.walltime) as limit:

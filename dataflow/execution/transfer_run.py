@@ -18,7 +18,7 @@ from dataflow.execution.failures import Broken, Failure, broken, text_of
 from dataflow.execution.workplace import Workplace
 from dataflow.graph.keys import digest
 from dataflow.storage.manifest import Manifest, replica_of
-from dataflow.storage.transfer import copy
+from dataflow.storage.transfer import Source, copy
 
 Tell = Callable[[Report], None]
 
@@ -26,15 +26,22 @@ Tell = Callable[[Report], None]
 _KINDS: dict[Format, Kind] = {"csv": "table", "parquet": "table", "files": "files"}
 
 
-async def run_transfer(order: TransferOrder, workplace: Workplace, tell: Tell) -> None:
+async def run_transfer(
+    order: TransferOrder, workplace: Workplace, tell: Tell, source: Source | None = None
+) -> None:
     """Carry out an order.
+
+    Parameters
+    ----------
+    source
+        Where to copy from, instead of the agent of the site that has it.
 
     Raises
     ------
     Broken
         Once, when the copy did not arrive. What arrived is kept for the next try.
     """
-    transfer = _Transfer(order, workplace, tell)
+    transfer = _Transfer(order, workplace, tell, source)
     claims, name = workplace.claims, f"copies/{order.key}"
     await claims.free(name)
     claims.take([name])
@@ -55,6 +62,7 @@ class _Transfer:
     order: TransferOrder
     workplace: Workplace
     tell: Tell
+    source: Source | None = None
 
     async def there(self) -> Manifest | None:
         """The same data in our store, as a result or as a copy that came earlier."""
@@ -77,7 +85,7 @@ class _Transfer:
 
         try:
             return await copy(
-                workplace.source_of(order.replica, order.job),
+                self.source or workplace.source_of(order.replica, order.job),
                 root=place.root,
                 key=order.key,
                 attempt=self._attempt(),

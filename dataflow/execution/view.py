@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from dataflow.datasets import Dataset
 from dataflow.errors import from_document
@@ -97,26 +98,35 @@ def _message(state: JobState) -> str:
 
 
 def ledger_of(state: JobState) -> list[LedgerEntry]:
-    """What crossed links, one entry per copy, in the order of arrival."""
-    predicted = {(t.key, t.source, t.target): t.nbytes for t in state.plan.transfers}
+    """What crossed links, one entry per copy and link, in the order of arrival.
+
+    What was relayed crossed two links, and was not counted twice: it has two entries.
+    """
+    planned = {(t.key, t.source, t.target): t for t in state.plan.transfers}
     sums: dict[tuple[str, str, str], tuple[int, float]] = {}
     for crossed in state.crossed:
         pair = (crossed.key, crossed.source, crossed.target)
         nbytes, seconds = sums.get(pair, (0, 0.0))
         sums[pair] = (nbytes + crossed.nbytes, seconds + crossed.seconds)
-    return [
-        LedgerEntry(
-            job=state.job,
-            key=key,
-            source=source,
-            target=target,
-            nbytes=nbytes,
-            seconds=seconds,
-            predicted=predicted.get((key, source, target)),
-            label=_label(state, key),
-        )
-        for (key, source, target), (nbytes, seconds) in sums.items()
-    ]
+    found = []
+    for (key, source, target), (nbytes, seconds) in sums.items():
+        plan = planned.get((key, source, target))
+        via = plan.via if plan is not None else ""
+        stops = list(dict.fromkeys((source, via or target, target)))
+        found += [
+            LedgerEntry(
+                job=state.job,
+                key=key,
+                source=here,
+                target=there,
+                nbytes=nbytes,
+                seconds=seconds,
+                predicted=plan.nbytes if plan is not None else None,
+                label=_label(state, key),
+            )
+            for here, there in pairwise(stops)
+        ]
+    return found
 
 
 def _label(state: JobState, key: str) -> str:

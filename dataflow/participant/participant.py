@@ -30,7 +30,6 @@ from dataflow.datasets import Dataset, Replica
 from dataflow.documents import from_document
 from dataflow.errors import (
     DataflowError,
-    PlacementError,
     SiteUnreachable,
     UnknownDataset,
     UnknownJob,
@@ -51,7 +50,10 @@ from dataflow.participant.ways import Ways
 from dataflow.placement.measurements import Measurements
 from dataflow.placement.plan import Plan
 from dataflow.sites import Link, Site, Topology
-from dataflow.storage.transfer import Source
+from dataflow.storage.credentials import resolve
+from dataflow.storage.results import find_result
+from dataflow.storage.transfer import Source, StoreSource
+from dataflow.stores import store_for
 
 log = structlog.get_logger(__name__)
 
@@ -134,6 +136,7 @@ class Participant:
             code=self.code,
             access=self._access,
             replan=self._replan,
+            source_of=self._any_source,
             datasets=self._datasets,
             clock=clock,
             lost_after=federation.lost_after,
@@ -142,6 +145,8 @@ class Participant:
         self._summaries: dict[str, tuple[str, tuple[str, ...]]] = {}
         self._keepers: dict[str, str] = {}
         self._background: set[asyncio.Task[None]] = set()
+        #: Roads from other sites to a participant that is no site.
+        self._roads: dict[str, Link] = {}
         self._measured: tuple[int, Measurements] | None = None
         self._started = False
 
@@ -175,6 +180,8 @@ class Participant:
         self.coordinator.start()
         if self._has_site:
             self._do(self._settle_in())
+        elif any(peer.ssh is not None for peer in self.federation.peers):
+            self._do(self._measure_links())  # what is relayed goes over here
 
     async def close(self) -> None:
         """Stop everything of ours; unfinished jobs are taken up at the next start."""
@@ -239,11 +246,18 @@ class Participant:
                 if site.name != self.name and site.name not in self._away()
             ]
             for source in present:
-                known = self.records.get("link", f"{source}>{self.name}", self.name)
-                old = known is None or known.origin != "measured" or known.measured_at is None
-                if old or self._clock() - known.measured_at > LINK_VALID_SECONDS:
+                known = self._roads.get(source) or self.records.get(
+                    "link", f"{source}>{self.name}", self.name
+                )
+                at = known.measured_at if known is not None else None
+                old = known is None or known.origin != "measured" or at is None
+                if old or self._clock() - (at or 0.0) > LINK_VALID_SECONDS:
                     with suppress(DataflowError, OSError):
-                        self.records.add(await self._measure(source))
+                        link = await self._measure(source)
+                        if self._has_site:
+                            self.records.add(link)
+                        else:  # no site, nothing to tell others of
+                            self._roads[source] = link
             await asyncio.sleep(1.0)
 
     async def _measure(self, source: str) -> Link:
@@ -334,35 +348,47 @@ class Participant:
     def _source(self, replica: Replica, job: str) -> Source:
         return self.ways.to(replica.site).source(replica_id(replica), job=job)
 
+    def _any_source(self, replica: Replica, job: str) -> Source:
+        """Also of what lies here."""
+        if replica.site != self.name:
+            return self._source(replica, job)
+        store = store_for(replica.url, self._stores)
+        if store is None:
+            return StoreSource(replica=replica)
+        credentials, manifest = resolve(store.credentials), None
+        if replica.fingerprint.startswith("manifest:"):
+            manifest = find_result(
+                store.url, replica.key, credentials=credentials, options=store.options
+            )
+        return StoreSource(
+            replica=replica,
+            manifest=manifest if manifest is not None and manifest.url == replica.url else None,
+            credentials=credentials,
+            options=store.options,
+        )
+
     # --- plans ----------------------------------------------------------------------------------
 
     def plan(self, graph: Graph, **asked: Any) -> Plan:
         """A plan in the world as it is known now; see :func:`planning.plan_graph`."""
         asked = {"near": self._near, **asked}
-        plan = planning.plan_graph(graph, self._seen_from_here(), self.measurements(), **asked)
-        return self._possible(plan)
-
-    def _possible(self, plan: Plan) -> Plan:
-        """Refuse a plan that needs somebody to fetch what lies here, where nobody can ask."""
-        out = [transfer for transfer in plan.transfers if transfer.source == self.name]
-        if not out or self._address is not None:
-            return plan
-        raise PlacementError(
-            f"{plan.label(out[0].key)!r} would have to go from {self.name!r} to {out[0].target!r}, "
-            f"and {self.name!r} has no agent of which others could ask for it\n"
-            f"What you can do: let it run at {self.name!r}, or serve the site with `dataflow agent`."
-        )
+        return planning.plan_graph(graph, self._seen_from_here(), self.measurements(), **asked)
 
     @property
     def _near(self) -> str:
         return self.name if self._has_site else ""
 
     def _seen_from_here(self) -> Snapshot:
-        """The snapshot to plan with: from a site without an agent nobody can fetch anything."""
+        """The snapshot to plan with: what others cannot ask for goes over here."""
         snapshot = self.snapshot()
-        if not self._has_site or self._address is not None:
+        topology = snapshot.topology
+        hidden = {site.name for site in topology.sites if self.ways.by_ssh(site.name)}
+        if self._has_site and self._address is None:
+            hidden.add(self.name)
+        if not hidden:
             return snapshot
-        return replace(snapshot, topology=planning.without_way_out(snapshot.topology, self.name))
+        topology = replace(topology, links=(*topology.links, *self._roads.values()))
+        return replace(snapshot, topology=planning.with_relays(topology, self.name, hidden))
 
     def measurements(self) -> Measurements:
         """What all sites have learned from finished work."""
@@ -374,7 +400,7 @@ class Participant:
 
     async def _replan(self, state: JobState) -> Plan:
         snapshot, known = self._seen_from_here(), self.measurements()
-        return self._possible(planning.plan_rest(state, snapshot, known, self._near))
+        return planning.plan_rest(state, snapshot, known, self._near)
 
     # --- jobs -----------------------------------------------------------------------------------
 

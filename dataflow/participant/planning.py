@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +17,6 @@ from dataflow.placement.plan import Keep, Plan
 from dataflow.placement.solve import Rule
 from dataflow.policy.check import check
 from dataflow.sites import Link, Topology
-
-#: Bytes per second over a road that is closed.
-BLOCKED = 1.0
 
 
 def plan_graph(
@@ -91,15 +88,38 @@ def plan_rest(state: JobState, snapshot: Snapshot, measurements: Measurements, n
     )
 
 
-def without_way_out(topology: Topology, site: str) -> Topology:
-    """The world in which the roads out of a site are so slow that no plan takes them by choice."""
-    blocked = [
-        Link(source=site, target=other.name, bandwidth=BLOCKED, latency=0.0)
-        for other in topology.sites
-        if other.name != site
-    ]
-    links = [link for link in topology.links if link.source != site]
-    return replace(topology, links=(*links, *blocked))
+def with_relays(topology: Topology, me: str, hidden: Collection[str]) -> Topology:
+    """The roads as they are for plans that are made, and kept, at ``me``.
+
+    Parameters
+    ----------
+    hidden
+        Sites whose agents nobody can ask but ``me``, and ``me`` if it has no agent. What goes to or
+        from one of them goes over ``me``, unless the target has measured the road itself and so can
+        ask the source.
+    """
+    known = {(link.source, link.target) for link in topology.links if link.origin == "measured"}
+    names = [site.name for site in topology.sites]
+    over = []
+    for source in names:
+        for target in names:
+            direct = target == me or not {source, target} & set(hidden)
+            if source == target or direct or (source, target) in known:
+                continue
+            first, second = topology.link(source, me), topology.link(me, target)
+            over.append(
+                Link(
+                    source=source,
+                    target=target,
+                    bandwidth=min(first.bandwidth, second.bandwidth),
+                    latency=first.latency + second.latency,
+                    origin="assumed",
+                    via=me,
+                )
+            )
+    replaced = {(link.source, link.target) for link in over}
+    kept = [link for link in topology.links if (link.source, link.target) not in replaced]
+    return replace(topology, links=(*kept, *over))
 
 
 def _copies(

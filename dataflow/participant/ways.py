@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import structlog
+
 from dataflow.client import AgentClient
 from dataflow.client.ssh import SshReach
 from dataflow.config import Federation
 from dataflow.errors import ConfigError, SiteUnreachable
 from dataflow.sites import Site, Topology
 from dataflow.storage import credentials as secrets
+
+log = structlog.get_logger(__name__)
 
 
 class Ways:
@@ -107,6 +111,15 @@ class Ways:
             await client.close()
         self._clients.clear()
         await asyncio.gather(*(reach.close() for reach in self._ssh.values()))
+
+    async def open(self) -> None:
+        """Connect to all sites behind SSH, at the same time; say of which it failed, and why."""
+        found = await asyncio.gather(
+            *(reach.ready() for reach in self._ssh.values()), return_exceptions=True
+        )
+        for reach, answer in zip(self._ssh.values(), found, strict=True):
+            if isinstance(answer, Exception):
+                log.warning("site_not_reached", site=reach.site, reason=str(answer))
 
     def by_ssh(self, site: str) -> bool:
         """Whether this participant reaches a site through its login host."""

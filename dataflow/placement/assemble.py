@@ -98,6 +98,7 @@ def _transfers(facts: Facts, solution: Solution) -> tuple[Transfer, ...]:
                 nbytes=round(nbytes),
                 seconds=busy + float(problem.latency[source, target]),
                 replica=facts.fetch[item][target] if item < held else None,
+                via=facts.world.roads[names[source], names[target]].via,
             )
         )
     return tuple(found)

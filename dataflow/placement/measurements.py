@@ -7,7 +7,7 @@ guess says so, and its words end up in the notes of the plan.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from dataflow.graph.operation import Operation
@@ -84,7 +84,12 @@ class Measurements:
         """The road between each pair of sites, as ``roads[from][to]`` in the topology's order."""
         lately = {(link.source, link.target): link for link in self.links}
         names = [site.name for site in topology.sites]
-        return [[lately.get((a, b)) or topology.link(a, b) for b in names] for a in names]
+
+        def road(a: str, b: str) -> Link:
+            known, measured = topology.link(a, b), lately.get((a, b))
+            return known if measured is None else replace(measured, via=known.via)
+
+        return [[road(a, b) for b in names] for a in names]
 
 
 def identity(operation: Operation) -> str:

@@ -58,7 +58,8 @@ class Transfer:
     """One copy over one link: the data of ``key`` from ``source`` to ``target``.
 
     ``nbytes`` is the prediction, ``replica`` the copy to read if the data exists already; without
-    one it is what a segment at ``source`` stores under ``key``.
+    one it is what a segment at ``source`` stores under ``key``. ``via`` is the site that carries it
+    over, if the target cannot ask the source itself; the job has to be kept there.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Transfer:
     nbytes: int
     seconds: float
     replica: Replica | None = None
+    via: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

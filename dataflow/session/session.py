@@ -367,12 +367,17 @@ class Session:
         used = {part.site for part in plan.segments} | {t.target for t in plan.transfers}
         if here is not None and (here in used or not participant.federation.peers):
             return [here]
+        if any(transfer.via for transfer in plan.transfers):
+            return [participant.name]  # over which it goes
+        used |= {transfer.source for transfer in plan.transfers}
+        only_from_here = {site for site in used if participant.ways.by_ssh(site)}
         topology = participant.topology()
         named = [peer.site for peer in participant.federation.peers if peer.site]
         names = [*named, *(s.name for s in topology.sites if s.name not in named)]
         sites = topology.site_by_name
         fit = [n for n in names if n not in topology.away and n in sites and n != here]
-        return [n for n in fit if sites[n].trust == "lab"] + ([here] if here is not None else [])
+        able = [n for n in fit if sites[n].trust == "lab" and not only_from_here - {n}]
+        return able + ([participant.name] if here is not None or only_from_here else [])
 
     def _payloads_of(self, plan: Plan) -> dict[str, bytes]:
         steps = (*plan.steps, *plan.originals)
@@ -426,6 +431,7 @@ async def _started(federation: Federation, settings: Settings) -> Participant:
     participant = Participant(federation, period=settings.sync_period)
     try:
         await participant.start()
+        await participant.ways.open()
         await participant.sync.settle(SETTLE_SECONDS)
     except BaseException:
         await participant.close()

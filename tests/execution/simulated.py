@@ -107,6 +107,10 @@ def broke(error: Exception, fault: Fault) -> Broke:
     return Broke(error=to_document(error), fault=fault)
 
 
+def _nothing_is_relayed(replica: Replica, job: str) -> Any:
+    raise AssertionError(f"{replica.url} is relayed for {job}")
+
+
 class SimulatedSite:
     """A :class:`SiteAccess` whose store outlives it."""
 
@@ -406,6 +410,7 @@ class Federation:
         if dies is not None:
             self.journal.dies = dies  # type: ignore[method-assign]
         around = Surroundings(
+            source_of=_nothing_is_relayed,
             journal=self.journal,
             code=CodeStore(self.directory / "code"),
             access=self._access,

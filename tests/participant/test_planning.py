@@ -12,7 +12,7 @@ from dataflow.errors import PlacementError
 from dataflow.execution.events import JobCreated, JobStarted, SiteLost, Stored, UnitReported
 from dataflow.execution.state import JobState, apply, begin
 from dataflow.graph.graph import of_dataset
-from dataflow.participant.planning import plan_graph, plan_rest, without_way_out
+from dataflow.participant.planning import plan_graph, plan_rest, with_relays
 from dataflow.placement.measurements import Measurements
 from dataflow.sites import Link, Site, Topology
 from dataflow.testing.strategies import centre, dataset, replica, spread, total
@@ -113,7 +113,7 @@ def test_scope_and_exclusion_hold_in_every_later_plan() -> None:
         plan_rest(lost, known, Measurements(), "")
 
 
-def test_nothing_leaves_a_site_without_a_way_out() -> None:
+def test_what_nobody_can_ask_for_goes_over_who_can() -> None:
     known = snapshot(small="ams", large="delft")
     known = replace(
         known,
@@ -124,10 +124,32 @@ def test_nothing_leaves_a_site_without_a_way_out() -> None:
     )
     graph = spread(*(of_dataset(dataset(name, 1000)) for name in ("small", "large")))
 
-    def home(world: Snapshot) -> str:
+    def moved(world: Snapshot) -> list[tuple[str, str, str]]:
         plan = plan_graph(graph, world, Measurements())
-        return plan.assignment_by_key[graph.key].site
+        return [(t.source, t.target, t.via) for t in plan.transfers]
 
-    assert home(known) == "delft", "the small one goes to the large one"
-    closed = replace(known, topology=without_way_out(known.topology, "ams"))
-    assert home(closed) == "ams"
+    assert moved(known) == [("ams", "delft", "")], "the small one goes to the large one"
+    out = replace(known, topology=with_relays(known.topology, "ams", {"ams"}))
+    assert moved(out) == [("ams", "delft", "ams")], "what lies here is brought"
+    over = replace(known, topology=with_relays(known.topology, "uva", {"ams"}))
+    assert moved(over) == [("ams", "delft", "uva")]
+    here = replace(known, topology=with_relays(known.topology, "delft", {"ams"}))
+    assert moved(here) == [("ams", "delft", "")], "who is here asks itself"
+
+
+def test_a_road_over_another_site_costs_both() -> None:
+    links = [
+        Link(source="ams", target="uva", bandwidth=1e6, latency=0.1),
+        Link(source="uva", target="delft", bandwidth=5e6, latency=0.2),
+        Link(source="ams", target="delft", bandwidth=1e9, latency=0.0),
+    ]
+    topology = Topology(
+        sites=tuple(Site(name=n) for n in ("ams", "delft", "uva")), links=tuple(links)
+    )
+    road = with_relays(topology, "uva", {"ams"}).link("ams", "delft")
+    assert (road.bandwidth, road.via) == (1e6, "uva")
+    assert road.latency == pytest.approx(0.3)
+    back = with_relays(topology, "uva", {"ams"}).link("delft", "ams")
+    assert (back.bandwidth, back.via) == (1e6, "uva"), "the slower of the ways back"
+    measured = replace(topology, links=(*links[:2], replace(links[2], origin="measured")))
+    assert with_relays(measured, "uva", {"ams"}).link("ams", "delft").via == "", "it can ask itself"

@@ -1,0 +1,127 @@
+"""Relay: a copy between two sites of which neither can ask the other, by way of who can ask both.
+
+The site that wants the copy runs the transfer as always; its source asks at a desk. Whoever gave the
+order sees what is wanted there, reads it from the site that has it, and brings it. So parts are
+still several at a time, verified, and not asked for twice, and no site gets to see a token of
+another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from dataflow.documents import from_json, to_json
+from dataflow.errors import (
+    DataflowError,
+    SiteUnreachable,
+    from_document,
+    to_document,
+)
+from dataflow.execution.events import ErrorDocument, TakesWants, Want
+from dataflow.storage.manifest import FileEntry
+from dataflow.storage.transfer import Source
+
+log = structlog.get_logger(__name__)
+
+#: Seconds that a question for wants may stay open.
+WAIT_SECONDS = 10.0
+#: Parts that are on their way at a time, over both links.
+AT_A_TIME = 8
+
+
+@dataclass
+class Desk:
+    """Where a relayed order says what it wants, and gets it; a source to copy from."""
+
+    _open: dict[int, tuple[Want, asyncio.Future[bytes]]] = field(default_factory=dict)
+    _next: int = 0
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def listing(self) -> Sequence[FileEntry]:
+        """All files of the source."""
+        return from_json(list[FileEntry], await self._ask(None, 0, 0))
+
+    async def read(self, path: str, start: int, end: int) -> bytes:
+        """Bytes ``start`` to ``end`` (exclusive) of one file."""
+        return await self._ask(path, start, end)
+
+    async def wants(self, wait: float) -> Sequence[Want]:
+        """All that is not answered yet; waits up to ``wait`` s for the first."""
+        if not self._open and wait > 0:
+            self._news.clear()
+            try:
+                async with asyncio.timeout(wait):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+        return [want for want, _ in self._open.values()]
+
+    def bring(self, number: int, answer: bytes) -> None:
+        """Answer a want; what nobody waits for any more is dropped."""
+        found = self._open.pop(number, None)
+        if found is not None and not found[1].done():
+            found[1].set_result(answer)
+
+    def cannot_bring(self, number: int, error: ErrorDocument) -> None:
+        """Fail a want with the source's own error."""
+        found = self._open.pop(number, None)
+        if found is not None and not found[1].done():
+            found[1].set_exception(from_document(error))
+
+    async def _ask(self, path: str | None, start: int, end: int) -> bytes:
+        number, self._next = self._next, self._next + 1
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._open[number] = (Want(number=number, path=path, start=start, end=end), answer)
+        self._news.set()
+        try:
+            return await answer
+        finally:
+            self._open.pop(number, None)
+
+
+async def serve_wants(access: TakesWants, order: str, source: Source) -> None:
+    """Bring an order what it wants until it is cancelled or not known any more."""
+    free = asyncio.Semaphore(AT_A_TIME)
+    under_way: dict[int, asyncio.Task[None]] = {}
+
+    async def answer(want: Want) -> None:
+        async with free:
+            try:
+                body = await _read(source, want)
+            except (DataflowError, OSError) as error:
+                await access.cannot_bring(order, want.number, to_document(error))
+            else:
+                await access.bring(order, want.number, body)
+
+    try:
+        while True:
+            for number in [n for n, task in under_way.items() if task.done()]:
+                failed = under_way.pop(number).exception()
+                if failed is not None:  # the site did not answer: the want is still there, or gone
+                    log.info("want_not_answered", order=order, number=number, reason=str(failed))
+            try:
+                wants = await access.wants(order, 0.0 if under_way else WAIT_SECONDS)
+            except SiteUnreachable:
+                await asyncio.sleep(0.5)
+                continue
+            except KeyError:
+                return
+            for want in wants:
+                if want.number not in under_way:
+                    under_way[want.number] = asyncio.create_task(answer(want))
+            if under_way:
+                await asyncio.wait(under_way.values(), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in under_way.values():
+            task.cancel()
+        await asyncio.gather(*under_way.values(), return_exceptions=True)
+
+
+async def _read(source: Source, want: Want) -> bytes:
+    if want.path is None:
+        return to_json(list(await source.listing()), list[FileEntry]).encode()
+    return await source.read(want.path, want.start, want.end)

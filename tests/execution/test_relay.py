@@ -1,0 +1,146 @@
+"""Copies between two sites that cannot ask each other, brought by a third that can ask both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataflow.errors import SiteUnreachable, UnknownDataset, UnreadableDataset, to_document
+from dataflow.execution.events import ErrorDocument, Want
+from dataflow.execution.relay import AT_A_TIME, Desk, serve_wants
+from dataflow.storage.manifest import FileEntry
+
+FILES = [FileEntry("zarr.json", 10, None, "x"), FileEntry("c/0", 1000)]
+
+
+class Memory:
+    """A source; counts how many read at a time."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.reading, self.most = error, 0, 0
+        self.read_once: list[tuple[str, int, int]] = []
+
+    async def listing(self) -> Sequence[FileEntry]:
+        if self.error is not None:
+            raise self.error
+        return FILES
+
+    async def read(self, path: str, start: int, end: int) -> bytes:
+        if self.error is not None:
+            raise self.error
+        self.reading += 1
+        self.most = max(self.most, self.reading)
+        await asyncio.sleep(0.001)
+        self.reading -= 1
+        self.read_once.append((path, start, end))
+        return f"{path}:{start}:{end}".encode()
+
+
+class Away:
+    """Another site's desk, over a road on which every so many questions are lost."""
+
+    def __init__(self, desk: Desk, lost: int = 0) -> None:
+        self.desk, self.lost, self.asked = desk, lost, 0
+
+    def _cross(self) -> None:
+        self.asked += 1
+        if self.lost and self.asked % self.lost == 0:
+            raise SiteUnreachable("away", "lost")
+
+    async def wants(self, order: str, wait: float) -> Sequence[Want]:
+        assert order == "o"
+        self._cross()
+        return await self.desk.wants(min(wait, 0.05))
+
+    async def bring(self, order: str, number: int, answer: bytes) -> None:
+        self._cross()
+        self.desk.bring(number, answer)
+
+    async def cannot_bring(self, order: str, number: int, error: ErrorDocument) -> None:
+        self._cross()
+        self.desk.cannot_bring(number, error)
+
+
+def relayed(work: Coroutine[Any, Any, Any], source: Memory, desk: Desk, lost: int = 0) -> Any:
+    """What ``work`` at the desk comes to, while the source is relayed to it."""
+
+    async def story() -> Any:
+        serving = asyncio.create_task(serve_wants(Away(desk, lost), "o", source))
+        try:
+            async with asyncio.timeout(60):
+                return await work
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+    return asyncio.run(story())
+
+
+def test_listing_and_bytes() -> None:
+    desk = Desk()
+
+    async def work() -> Any:
+        return list(await desk.listing()), await desk.read("c/0", 5, 9)
+
+    files, body = relayed(work(), Memory(), desk)
+    assert files == FILES
+    assert body == b"c/0:5:9"
+
+
+@given(ranges=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), max_size=40))
+def test_every_want_gets_its_own_answer_and_is_read_once(ranges: list[tuple[int, int]]) -> None:
+    desk, source = Desk(), Memory()
+
+    async def work() -> list[bytes]:
+        return await asyncio.gather(*(desk.read("c/0", a, b) for a, b in ranges))
+
+    assert relayed(work(), source, desk) == [f"c/0:{a}:{b}".encode() for a, b in ranges]
+    assert sorted(source.read_once) == sorted(("c/0", a, b) for a, b in ranges)
+    assert source.most <= AT_A_TIME
+
+
+def test_lost_questions_are_asked_again() -> None:
+    desk = Desk()
+
+    async def work() -> list[bytes]:
+        return [await desk.read("c/0", n, n + 1) for n in range(4)]
+
+    found = relayed(work(), Memory(), desk, lost=3)
+    assert found == [f"c/0:{n}:{n + 1}".encode() for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    "error", [UnknownDataset("r"), UnreadableDataset("u", "gone"), SiteUnreachable("s", "cut")]
+)
+def test_the_error_of_the_source_arrives_as_itself(error: Exception) -> None:
+    desk = Desk()
+    with pytest.raises(type(error)) as caught:
+        relayed(desk.listing(), Memory(error), desk)
+    assert to_document(caught.value) == to_document(error)
+
+
+def test_an_order_that_is_not_known_any_more_ends_the_relay() -> None:
+    class Forgetful(Away):
+        async def wants(self, order: str, wait: float) -> Sequence[Want]:
+            raise KeyError(order)
+
+    asyncio.run(serve_wants(Forgetful(Desk()), "o", Memory()))
+
+
+def test_who_gives_up_leaves_nothing_at_the_desk() -> None:
+    desk = Desk()
+
+    async def story() -> None:
+        asking = asyncio.create_task(desk.read("c/0", 0, 1))
+        assert [want.path for want in await desk.wants(1)] == ["c/0"]
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert await desk.wants(0) == []
+        desk.bring(0, b"late")
+
+    asyncio.run(story())
