@@ -196,6 +196,12 @@ class SshReach:
             ) from error
         except (asyncssh.KeyImportError, asyncssh.ConfigParseError) as error:
             raise ConfigError(f"the SSH configuration for {self._host!r}: {error}") from error
+        except FileNotFoundError as error:
+            raise SiteRefused(
+                self.site,
+                f"{error.filename}, which the SSH configuration for {self._host!r} names, is not "
+                f"there; connect once with ssh {self._host} and look at the key",
+            ) from error
         except TimeoutError as error:
             reason = f"no SSH connection to {self._host!r} within {CONNECT_SECONDS:g} s"
             raise SiteUnreachable(self.site, reason) from error

@@ -1,0 +1,317 @@
+"""Sites by SSH: a real SSH server on the loopback interface, a real agent behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import numpy as np
+import psutil
+import pytest
+
+import dataflow as flow
+from dataflow.client.ssh import MARK, SshReach, start_command, there
+from dataflow.config.records import SshAccess
+from dataflow.errors import ConfigError, DataflowError, SiteRefused, SiteUnreachable
+from dataflow.session.loop import LoopThread
+
+BANNER = "*** Welcome to the cluster ***\n\x1b[1mQuota: 97 %\x1b[0m\n"
+
+
+@flow.operation(kind="elementwise")
+def plus(x: Any, *, number: int) -> Any:
+    return x + number
+
+
+class _Server(asyncssh.SSHServer):
+    """Lets forwarded connections through, to anywhere on this machine."""
+
+    def __init__(self, host: LoginHost) -> None:
+        self.host = host
+
+    def connection_made(self, connection: Any) -> None:
+        self.host.connections.add(connection)
+
+    def connection_requested(self, *_: Any) -> bool:
+        return True
+
+    def unix_connection_requested(self, *_: Any) -> bool:
+        return True
+
+
+class LoginHost:
+    """An account on a host with an SSH server, its home a directory here."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+        self.home.mkdir()
+        self.connections: set[Any] = set()
+        self.commands: list[str] = []
+        self.banner = ""
+        self.folder = folder
+        key, other = asyncssh.generate_private_key("ssh-ed25519"), folder / "other"
+        self._host_key = asyncssh.generate_private_key("ssh-ed25519")
+        key.write_private_key(folder / "key")
+        asyncssh.generate_private_key("ssh-ed25519").write_private_key(other)
+        (folder / "authorized").write_text(key.export_public_key().decode())
+        self.port = 0
+        self._listening: Any = None
+
+    async def start(self) -> None:
+        self._listening = await asyncssh.listen(
+            "127.0.0.1",
+            self.port,
+            server_factory=lambda: _Server(self),
+            server_host_keys=[self._host_key],
+            authorized_client_keys=str(self.folder / "authorized"),
+            process_factory=self._run,
+            keepalive_interval=0,
+        )
+        self.port = self._listening.get_port()
+        known = self._host_key.export_public_key().decode()
+        (self.folder / "known").write_text(f"[127.0.0.1]:{self.port} {known}")
+        self.write_config("key")
+
+    def write_config(self, key: str, known: str = "known") -> None:
+        (self.folder / "config").write_text(
+            f"Host cluster\n  HostName 127.0.0.1\n  Port {self.port}\n  User anna\n"
+            f"  IdentityFile {self.folder / key}\n  IdentitiesOnly yes\n"
+            f"  UserKnownHostsFile {self.folder / known}\n  GlobalKnownHostsFile /dev/null\n"
+        )
+
+    async def stop(self) -> None:
+        self.cut()
+        if self._listening is not None:
+            self._listening.close()
+            await self._listening.wait_closed()
+
+    def cut(self) -> None:
+        for connection in self.connections:
+            connection.abort()
+        self.connections.clear()
+
+    async def _run(self, process: Any) -> None:
+        self.commands.append(process.command)
+        process.stdout.write(self.banner)
+        ran = await asyncio.create_subprocess_shell(
+            process.command,
+            env={**os.environ, "HOME": str(self.home)},
+            cwd=self.home,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, complaint = await ran.communicate()
+        process.stdout.write(out.decode())
+        process.stderr.write(complaint.decode())
+        process.exit(ran.returncode or 0)
+
+    @property
+    def access(self) -> SshAccess:
+        return SshAccess(python=sys.executable, config=self.folder / "config")
+
+    def write_site(self) -> None:
+        folder = self.home / "dataflow"
+        (folder / "data").mkdir(parents=True)
+        np.save(folder / "data" / "run.npy", np.arange(50))
+        (folder / "site.yaml").write_text(
+            "site: {name: cluster, workers: 1, memory: 1 GB}\nstate: ./state\n"
+            "stores:\n- {name: data, url: ./data, purpose: data}\n- {name: results, url: ./results}\n"
+        )
+
+    def agent(self) -> psutil.Process | None:
+        with contextlib.suppress(OSError, ValueError, psutil.Error):
+            told = json.loads((self.home / "dataflow" / "state" / "agent.json").read_text())
+            return psutil.Process(told["pid"])
+        return None
+
+
+@contextlib.asynccontextmanager
+async def login_host(folder: Path) -> AsyncIterator[LoginHost]:
+    host = LoginHost(folder)
+    await host.start()
+    try:
+        yield host
+    finally:
+        await host.stop()
+        end_agent(host)
+
+
+def end_agent(host: LoginHost) -> None:
+    agent = host.agent()
+    if agent is not None:
+        agent.send_signal(signal.SIGTERM)
+        with contextlib.suppress(psutil.TimeoutExpired):
+            agent.wait(20)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[LoginHost]:
+    """One that is served from a thread of its own, for sessions."""
+    loop = LoopThread()
+    found = LoginHost(tmp_path)
+    loop.run(found.start())
+    try:
+        yield found
+    finally:
+        loop.run(found.stop())
+        loop.close()
+        end_agent(found)
+
+
+def sites_file(host: LoginHost) -> Path:
+    path = host.folder / "sites.yaml"
+    path.write_text(
+        "sites:\n- name: cluster\n  address: ssh://cluster\n"
+        f"  ssh: {{python: {sys.executable}, config: ./config}}\n"
+    )
+    return path
+
+
+def test_a_site_of_which_one_has_an_account_and_nothing_else(host: LoginHost) -> None:
+    host.write_site()
+    host.banner = BANNER
+    with flow.connect(sites_file(host), state=host.folder / "notebook") as session:
+        session.register(str(host.home / "dataflow/data/run.npy"), name="run", site="cluster")
+        job = session.submit(plus(session["run"], number=2))
+        np.testing.assert_array_equal(job.result(60), np.arange(50) + 2)
+        first = host.agent()
+        assert first is not None
+        host.cut()  # whatever asks next makes the connection again
+        job = session.submit(plus(session["run"], number=3))
+        np.testing.assert_array_equal(job.result(60), np.arange(50) + 3)
+    assert first.is_running(), "the agent goes on without us"
+    with flow.connect(sites_file(host), state=host.folder / "notebook") as session:
+        assert [dataset.name for dataset in session.datasets(kind="array", name="run")] == ["run"]
+        assert host.agent() == first
+
+
+def test_one_connection_one_agent_for_all_who_ask_at_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with login_host(tmp_path) as host:
+            host.write_site()
+            reach = SshReach("cluster", "ssh://cluster", host.access)
+            doors = await asyncio.gather(*(reach.ready() for _ in range(5)))
+            assert len(set(doors)) == 1
+            assert len(host.connections) == len(host.commands) == 1
+            assert doors[0].token not in repr(doors[0])
+            host.cut()
+            while reach.door is not None:
+                await asyncio.sleep(0.01)
+            again = await reach.ready()
+            assert again.url == doors[0].url, "addresses stay what they were"
+            status, out, _ = await reach.run("echo $HOME")
+            assert (status, out.strip()) == (0, str(host.home))
+            await reach.close()
+            with pytest.raises(SiteUnreachable, match="closed"):
+                await reach.ready()
+
+    asyncio.run(story())
+
+
+def failed(tmp_path: Path, prepare: Any, access: Any = None, address: str = "ssh://cluster") -> Any:
+    """The error with which a reach gives up."""
+
+    async def story() -> DataflowError:
+        async with login_host(tmp_path) as host:
+            prepare(host)
+            chosen = host.access if access is None else access(host)
+            reach = SshReach("cluster", address, chosen)
+            with pytest.raises(DataflowError) as caught:
+                await reach.ready()
+            with pytest.raises(type(caught.value)):
+                await reach.ready()
+            await reach.close()
+            return caught.value
+
+    return asyncio.run(story())
+
+
+def test_a_key_that_is_not_let_in(tmp_path: Path) -> None:
+    error = failed(tmp_path, lambda host: host.write_config("other"))
+    assert isinstance(error, SiteRefused)
+    assert "does not let us in" in str(error)
+
+
+def test_a_host_that_nobody_knows(tmp_path: Path) -> None:
+    error = failed(tmp_path, lambda host: host.write_config("key", known="nothing"))
+    assert isinstance(error, SiteRefused)
+    assert "connect once with ssh cluster" in str(error)
+
+
+def test_a_host_that_pretends(tmp_path: Path) -> None:
+    def prepare(host: LoginHost) -> None:
+        other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
+        (host.folder / "known").write_text(f"[127.0.0.1]:{host.port} {other}")
+
+    assert isinstance(failed(tmp_path, prepare), SiteRefused)
+
+
+def test_nobody_answers(tmp_path: Path) -> None:
+    error = failed(tmp_path, lambda host: None, address="ssh://anna@127.0.0.1:9")
+    assert isinstance(error, SiteUnreachable)
+    assert "no SSH connection to '127.0.0.1'" in str(error)
+
+
+def test_no_python_there(tmp_path: Path) -> None:
+    error = failed(
+        tmp_path, lambda host: None, lambda h: replace(h.access, python="nothing/python")
+    )
+    assert isinstance(error, SiteUnreachable)
+    assert "nothing/python" in str(error)
+    assert "What you can do" in str(error)
+
+
+def test_no_site_file_there(tmp_path: Path) -> None:
+    assert "there is no such file" in str(failed(tmp_path, lambda host: None))
+
+
+def test_an_agent_that_cannot_start(tmp_path: Path) -> None:
+    def prepare(host: LoginHost) -> None:
+        host.write_site()
+        (host.home / "dataflow" / "state").mkdir()
+        (host.home / "dataflow" / "state" / "tokens").write_text("nonsense")
+        (host.home / "dataflow" / "state" / "tokens").chmod(0o600)
+
+    error = failed(tmp_path, prepare)
+    assert isinstance(error, SiteUnreachable)
+    assert "a line must read: token user role" in str(error)
+
+
+def test_other_versions_there(tmp_path: Path) -> None:
+    def prepare(host: LoginHost) -> None:
+        answer = {"address": "http://127.0.0.1:1", "token": "t", "versions": {"python": "2.7.18"}}
+        fake = host.home / "python"
+        fake.write_text(f"#!/bin/sh\necho '{MARK}{json.dumps(answer)}'\n")
+        fake.chmod(0o755)
+
+    error = failed(tmp_path, prepare, lambda host: replace(host.access, python="python"))
+    assert isinstance(error, SiteRefused)
+    assert "other versions of python and jupyter-dataflow" in str(error)
+    assert "2.7.18" in str(error)
+
+
+@pytest.mark.parametrize("address", ["http://x", "ssh://", "ssh://host/path"])
+def test_what_is_no_address(address: str) -> None:
+    with pytest.raises(ConfigError, match="ssh://"):
+        SshReach("s", address, SshAccess())
+
+
+def test_what_is_run_there() -> None:
+    access = SshAccess(
+        site_file="~/my files/site.yaml", python="/opt/p y/bin/python", state="s;rm x"
+    )
+    assert start_command(access) == (
+        "'/opt/p y/bin/python' -m dataflow agent --detach "
+        """--config="$HOME"/'my files/site.yaml' --state="$HOME"/'s;rm x'"""
+    )
+    assert there("~/a") == '"$HOME"/a'
