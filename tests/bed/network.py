@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from dataflow.testing.bed import Bed
 
@@ -51,6 +51,14 @@ def serving(bed: Bed, name: str, program: str) -> Iterator[tuple[str, int]]:
     finally:
         process.kill()
         process.communicate()
+
+
+def until(ready: Callable[[], object], *, seconds: float = 30) -> None:
+    """Look again and again until it is so."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, f"not after {seconds} s"
+        time.sleep(0.02)
 
 
 def echo(bed: Bed, name: str) -> contextlib.AbstractContextManager[tuple[str, int]]:

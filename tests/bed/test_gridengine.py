@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
+from bed_network import until
 
 from dataflow.testing.bed import Bed
 
@@ -13,15 +12,9 @@ def test_jobs_run_on_both_hosts_as_the_user(bed: Bed):
     login = bed.host("hpc")
     job = "#!/bin/bash\necho $(hostname) $(id -un); sleep 2\n"
     numbers = [
-        login.run(
-            "qsub -terse -j y -o out.$JOB_ID".replace("$JOB_ID", "\\$JOB_ID"), stdin=job
-        ).stdout.strip()
-        for _ in range(4)
+        login.run(r"qsub -terse -j y -o out.\$JOB_ID", stdin=job).stdout.strip() for _ in range(4)
     ]
-    deadline = time.monotonic() + 60
-    while login.run("qstat").stdout:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: not login.run("qstat").stdout, seconds=60)
     said = [login.run(f"cat out.{number}").stdout.split() for number in numbers]
     assert {host for host, _ in said} == {"hpc-n1", "hpc-n2"}
     assert {user for _, user in said} == {bed.user}
@@ -31,10 +24,8 @@ def test_the_accounting_knows_what_was_asked_for(bed: Bed):
     login = bed.host("hpc")
     words = "qsub -terse -sync y -pe smp 2 -l h_rt=60"
     number = login.run(words, stdin="exit 3\n", check=False).stdout.split()[0]
-    deadline = time.monotonic() + 30
-    while (record := login.run(f"qacct -j {number}", check=False)).returncode:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: login.run(f"qacct -j {number}", check=False).returncode == 0)
+    record = login.run(f"qacct -j {number}")
     facts = dict(
         line.split(None, 1) for line in record.stdout.splitlines()[1:] if len(line.split()) > 1
     )
@@ -47,17 +38,11 @@ def test_the_accounting_knows_what_was_asked_for(bed: Bed):
 def test_a_killed_qmaster_comes_back_and_its_jobs_go_on(bed: Bed):
     login = bed.host("hpc")
     number = login.run("qsub -terse -o kept.txt -j y", stdin="sleep 4; echo done\n").stdout.strip()
-    deadline = time.monotonic() + 30
-    while " r " not in login.run("qstat").stdout:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: " r " in login.run("qstat").stdout)
     login.daemon("qmaster").kill()
     assert login.run("qstat", check=False).returncode != 0
     bed.repair()
-    deadline = time.monotonic() + 60
-    while login.run(f"qacct -j {number}", check=False).returncode:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    until(lambda: login.run(f"qacct -j {number}", check=False).returncode == 0, seconds=60)
     assert login.run("cat kept.txt").stdout == "done\n"
 
 

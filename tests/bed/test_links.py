@@ -6,7 +6,7 @@ import socket
 import time
 
 import pytest
-from bed_network import datagrams, echo, round_trip, seconds_to_send, sink
+from bed_network import datagrams, echo, round_trip, seconds_to_send, sink, until
 
 from dataflow.testing.bed import PRESETS, Bed, Both
 
@@ -20,14 +20,13 @@ CHATTER = 500
 def test_datagrams_are_counted_to_the_byte(bed: Bed, site: str):
     link = bed.link(site)
     with datagrams(bed, site) as where, socket.socket(type=socket.SOCK_DGRAM) as end:
+        before = link.bytes
         end.sendto(b"so that the addresses are known", where)
-        time.sleep(0.2)
+        until(lambda: (link.bytes - before).to >= 31 + HEADERS)
         before, sent = link.bytes, link.sent
         for _ in range(100):
             end.sendto(bytes(1000), where)
-        deadline = time.monotonic() + 10
-        while (link.bytes - before).to < 100 * (1000 + HEADERS) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until(lambda: (link.bytes - before).to >= 100 * (1000 + HEADERS))
         crossed = link.bytes - before
     assert 0 <= crossed.to - 100 * (1000 + HEADERS) <= CHATTER
     assert 0 <= crossed.from_ <= CHATTER
@@ -51,10 +50,7 @@ def test_traffic_between_sites_crosses_both_links_and_no_third(bed: Bed):
     before = {link.site: link.bytes for link in bed.links}
     with sink(bed, "hpc") as (address, port):
         bed.host("edge").run(f"head -c 2000000 /dev/zero > /dev/tcp/{address}/{port}")
-        deadline = time.monotonic() + 10
-        while (bed.link("hpc").bytes - before["hpc"]).to < 2_000_000:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: (bed.link("hpc").bytes - before["hpc"]).to >= 2_000_000)
     crossed = {link.site: link.bytes - before[link.site] for link in bed.links}
     assert 2_000_000 < crossed["hpc"].to < 2_200_000
     assert 2_000_000 < crossed["edge"].from_ < 2_200_000
@@ -184,11 +180,10 @@ def test_a_cut_takes_what_is_under_way(bed: Bed):
         end.sendall(b"1")
         assert end.recv(1) == b"1"
         link.shape(latency=0.5)
-        end.sendall(b"2")
-        time.sleep(0.1)
         before = link.lost
+        end.sendall(b"2")
         link.cut()
-        assert (link.lost - before).to >= 1
+        until(lambda: (link.lost - before).to >= 1)
 
 
 def test_restoring_brings_links_back(bed: Bed):

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from bed_network import until
 
 from dataflow.testing.bed import Bed
 
@@ -58,8 +59,7 @@ def test_a_killed_sshd_leaves_its_sessions_and_is_repaired(bed: Bed):
         text=True,
     ) as session:
         host = bed.host("edge")
-        while not any("read line" in process.command for process in host.processes()):
-            pass
+        until(lambda: any("read line" in process.command for process in host.processes()))
         host.daemon("sshd").kill()
         assert not bed.healthy
         assert "refused" in ssh(bed, "edge", "true").stderr

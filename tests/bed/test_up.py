@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from bed_network import until
 
 from dataflow.testing.bed import Bed, BedError, layout, up
 from dataflow.testing.bed import state as states
@@ -75,8 +76,7 @@ def test_a_lost_cable_is_made_again(bed: Bed):
     recorded = states.load()
     assert recorded is not None
     os.kill(recorded.cables["third"].pid, 9)
-    while bed.link("third").alive:
-        pass
+    until(lambda: not bed.link("third").alive)
     assert not bed.stands
     bed.repair()
     assert bed.healthy
