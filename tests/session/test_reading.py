@@ -24,7 +24,7 @@ def packed(files: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> by
     return body.getvalue()
 
 
-@pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "a//b", "a/./b", "a\\b", "", "a/"])
+@pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "a//b", "a/./b", "a\\b", "a/"])
 def test_a_path_that_leaves_the_replica(path: str) -> None:
     with pytest.raises(UnreadableDataset, match="two lists"):
         unpacked(REPLICA, packed({path: b"1"}))
