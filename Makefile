@@ -54,7 +54,7 @@ bench: $(DEV) ## every benchmark, in its quick form, as JSON lines
 	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
 
 bed: ## real sites on this machine (needs root)
-	hpc/testbed/bed-up
+	hpc/testbed/bed-up --python "$$($(PYTHON) -c 'import sys; print(f"{sys.base_prefix}/bin/python3.{sys.version_info.minor}")')"
 
 bed-down: ## take the test bed down
 	hpc/testbed/bed-down

@@ -34,6 +34,18 @@ def test_the_accounting_knows_what_was_asked_for(bed: Bed):
     assert facts["qname"].strip() == bed.queue
 
 
+def test_clearing_ends_jobs_and_programs(bed: Bed):
+    login = bed.host("hpc")
+    for _ in range(6):
+        login.run("qsub -terse -o /dev/null -j y", stdin="sleep 500\n")
+    until(lambda: " r " in login.run("qstat").stdout)
+    program = bed.host("third").start("sleep 500")
+    bed.clear()
+    program.communicate(timeout=10)
+    until(lambda: not login.run("qstat").stdout)
+    assert not any(host.processes(user=bed.user) for host in bed.hosts)
+
+
 @pytest.mark.slow
 def test_a_killed_qmaster_comes_back_and_its_jobs_go_on(bed: Bed):
     login = bed.host("hpc")

@@ -15,6 +15,7 @@ Nothing here runs while a test waits: what is changed stays changed until it is 
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -141,6 +142,16 @@ class Bed:
                 link.restore()
         if self.host("cloud").up and self.host("cloud").daemon("gate").up:
             self.s3.restore()
+
+    def clear(self) -> None:
+        """End what the user runs anywhere: jobs of the queue, sessions, and all that they left."""
+        login = next(one for one in self.hosts if "qmaster" in one.plan.services)
+        if login.up and login.daemon("qmaster").up:
+            login.run(["qdel", "-f", "-u", USER], user="root", check=False, timeout=30)
+        for one in self.hosts:
+            for process in one.processes(user=USER):
+                with contextlib.suppress(KeyError, ProcessLookupError):
+                    one.end(process.pid)
 
     @property
     def healthy(self) -> bool:
