@@ -46,6 +46,7 @@ from dataflow.execution.state import ENDS, JobState
 from dataflow.execution.view import JobView, LedgerEntry, ledger_of, view_of
 from dataflow.graph.graph import Graph
 from dataflow.participant import planning, registering
+from dataflow.participant.tidying import tidy_daily
 from dataflow.participant.ways import Ways
 from dataflow.placement.measurements import Measurements
 from dataflow.placement.plan import Plan
@@ -180,6 +181,7 @@ class Participant:
         self.coordinator.start()
         if self._has_site:
             self._do(self._settle_in())
+            self._do(tidy_daily(lambda: self._stores, self.cache, self._clock))
         elif any(peer.ssh is not None for peer in self.federation.peers):
             self._do(self._measure_links())  # what is relayed goes over here
 
