@@ -1,5 +1,7 @@
-"""Hosts: namespaces around one process. What runs in them ends with that process, and all the rest
-of a host (its interfaces, its mounts) ends with what runs in it.
+"""Hosts: namespaces around one process each.
+
+What runs in a host ends with that process, and the rest of it (its interfaces, its mounts) ends with
+what runs there.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Which hosts, addresses and link shapes the test bed has: facts, in one place.
 
-```
-root namespace, 10.77.0.1 ── bridge flowbr0
-   ├── hpc    10.77.0.11 ── lan 10.78.0.0/24 ── hpc-n1, hpc-n2      ssh, Grid Engine
-   ├── edge   10.77.0.12 ── lan 10.79.0.0/24 ── edge-w1             ssh, no batch system
-   ├── cloud  10.77.0.13                                            S3 and nothing else
-   └── third  10.77.0.14                                            ssh, no data
-```
+::
+
+    root namespace, 10.77.0.1 ── bridge flowbr0
+       ├── hpc    10.77.0.11 ── lan 10.78.0.0/24 ── hpc-n1, hpc-n2      ssh, Grid Engine
+       ├── edge   10.77.0.12 ── lan 10.79.0.0/24 ── edge-w1             ssh, no batch system
+       ├── cloud  10.77.0.13                                            S3 and nothing else
+       └── third  10.77.0.14                                            ssh, no data
 """
 
 from __future__ import annotations
