@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from dataflow.errors import ConfigError
 
 if TYPE_CHECKING:
     from dataflow.backends.base import Backend
+    from dataflow.backends.jobqueue import JobQueueBackend
 
 
 def make_backend(
@@ -32,4 +34,38 @@ def make_backend(
         from dataflow.backends.local import LocalBackend
 
         return LocalBackend(workers=workers, threads=threads, memory=memory, directory=directory)
+    if kind in ("sge", "jobqueue"):
+        _need("dask_jobqueue", kind, extra="sge")
+        return _batch(
+            workers=workers, threads=threads, memory=memory, settings=settings, directory=directory
+        )
     raise ConfigError(f"there is no backend of kind {kind!r} in this version")
+
+
+def _batch(
+    *, workers: int, threads: int, memory: int, settings: Any, directory: Path
+) -> JobQueueBackend:
+    from dataflow.backends.jobqueue import JobQueueBackend
+    from dataflow.backends.sge import SgeBackend
+    from dataflow.config.backend_records import JobQueue
+
+    if isinstance(settings, JobQueue):
+        return JobQueueBackend(
+            system=settings.system,
+            workers=workers,
+            threads=threads,
+            memory=memory,
+            settings=settings,
+            directory=directory,
+        )
+    return SgeBackend(
+        workers=workers, threads=threads, memory=memory, settings=settings, directory=directory
+    )
+
+
+def _need(package: str, kind: str, *, extra: str) -> None:
+    if find_spec(package) is None:
+        raise ConfigError(
+            f"workers of kind {kind!r} need {package!r}, which is not installed here: "
+            f"pip install 'jupyter-dataflow[{extra}]'"
+        )

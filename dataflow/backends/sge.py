@@ -1,0 +1,303 @@
+"""Workers as jobs of Grid Engine, with its own words for what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from dataflow.backends.gridengine import (
+    Accounted,
+    Listed,
+    read_qacct,
+    read_qstat,
+    read_reasons,
+    read_verification,
+    spoken,
+)
+from dataflow.backends.jobqueue import JobQueueBackend
+from dataflow.backends.lent import Lent
+from dataflow.config.backend_records import Sge
+
+log = structlog.get_logger(__name__)
+
+#: Seconds for a command of Grid Engine to answer.
+_ANSWER = 30.0
+
+#: While all workers are there, Grid Engine is asked so many times less often.
+_SETTLED = 6
+
+#: Looks at a job that waits until it is asked whether it can ever run, and how often that is asked:
+#: a host that is away for a moment is no reason to give up.
+_PATIENCE, _TWICE = 2, 2
+
+#: Seconds without an answer after which that is trouble for who waits for workers.
+_SILENCE = 60.0
+
+#: Grid Engine writes its accounting every quarter of a minute.
+_ACCOUNT_PAUSE, _ACCOUNT_TRIES = 5.0, 6
+
+#: Ended jobs whose accounting is remembered.
+_REMEMBERED = 200
+
+#: A line about an error, of Python or of the shell.
+_ERROR = re.compile(
+    r"^\w[\w.]*(Error|Exception)\b|command not found|No such file|[Pp]ermission denied"
+)
+
+#: Longest line of a log that is told.
+_LINE = 300
+
+#: Bytes of a job's log that are looked at.
+_TAIL = 16_384
+
+
+class SgeBackend(JobQueueBackend):
+    """A :class:`~dataflow.backends.base.Backend` of Grid Engine's jobs.
+
+    Says why a job was refused, is held, is in error, can never run or was deleted, within a few
+    looks (``settings.look``). Nothing is left in the queue by :meth:`close`; after a crash of this
+    process running jobs end by themselves, and waiting ones are cancelled when the site starts again.
+
+    Parameters
+    ----------
+    workers, threads, memory, settings, directory
+        As in :class:`~dataflow.backends.jobqueue.JobQueueBackend`.
+    """
+
+    def __init__(
+        self, *, workers: int, threads: int, memory: int, settings: Sge | None, directory: Path
+    ) -> None:
+        super().__init__(
+            system="sge",
+            workers=workers,
+            threads=threads,
+            memory=memory,
+            settings=settings or Sge(),
+            directory=directory,
+        )
+        self._asked = 0.0
+        self._silent: tuple[float, str] | None = None
+        self._looks: dict[str, int] = {}
+        self._accounted: dict[str, Accounted] = {}
+
+    @property
+    def accounting(self) -> Mapping[str, Accounted]:
+        """What Grid Engine's accounting says of leases that ended, by id; some seconds later."""
+        return dict(self._accounted)
+
+    def trouble(self) -> str:
+        """Why no worker will come, in Grid Engine's words; see the protocol."""
+        if found := super().trouble():
+            return found
+        works = any(one.works for one in self._lent.values())
+        if self._demands and self._silent and not works:
+            since, words = self._silent
+            if asyncio.get_running_loop().time() - since > _SILENCE:
+                return f"Grid Engine does not answer: {words}"
+        return ""
+
+    # --- asking ---------------------------------------------------------------------------------
+
+    async def _ask(self) -> None:
+        """Take in what ``qstat`` says; more rarely while nothing changes."""
+        now = asyncio.get_running_loop().time()
+        settled = all(one.works for one in self._lent.values())
+        pause = self.settings.look * (_SETTLED if settled else 1)
+        if not self._lent or now - self._asked < min(pause, self._soonest(now)):
+            return
+        self._asked = now
+        known = list(self._lent.values())
+        listed = await self._listed()
+        if listed is None:
+            return
+        for one in known:
+            await self._take_in(one, listed.get(one.id), now)
+        broken = [one for one in known if one.stuck == "?" and one.name in self._lent]
+        if broken:
+            reasons = await self._reasons([one.id for one in broken])
+            for one in broken:
+                one.stuck = reasons.get(one.id, "it is in error state (Eqw)")
+
+    def _soonest(self, now: float) -> float:
+        """Quicker at first: on an idle cluster a job runs after a second."""
+        youngest = min((now - one.asked for one in self._lent.values()), default=now)
+        return 1.0 if youngest < 10 else self.settings.look * _SETTLED
+
+    async def _take_in(self, one: Lent, listed: Listed | None, now: float) -> None:
+        if one.name not in self._lent:
+            return
+        if listed is None:
+            await self._left(one)
+            return
+        one.host = listed.host or one.host
+        match listed.standing:
+            case "running" | "ending":
+                one.began, one.since = one.began or now, listed.since
+            case "held":
+                one.stuck = f"it is held in the queue (state {listed.state})"
+            case "error":
+                one.stuck = one.stuck or "?"
+            case "waiting":
+                one.stuck = await self._never(one)
+            case "starting":
+                one.stuck = ""
+
+    async def _never(self, one: Lent) -> str:
+        """Why a job that waits can never run; empty if it can, or if it is too early to ask."""
+        looks = self._looks[one.id] = self._looks.get(one.id, 0) + 1
+        if one.stuck or not _PATIENCE < looks <= _PATIENCE + _TWICE:
+            return one.stuck
+        try:
+            _, said = await _said("qalter", "-w", "v", one.id)
+        except (OSError, TimeoutError):
+            return ""
+        words = read_verification(said)
+        if not words:
+            self._looks[one.id] = _PATIENCE + _TWICE  # it can; whatever it waits for, it is in turn
+        return words if looks == _PATIENCE + _TWICE else ""
+
+    async def _left(self, one: Lent) -> None:
+        """A job is no longer in the queue."""
+        reason, hopeless = "", False
+        if one.began is None:
+            record = (await self._records([one.id])).get(one.id)
+            if record is None:
+                # Somebody wanted it away; another one would be rude.
+                reason, hopeless = "it was deleted from the queue", True
+            else:
+                reason = record.reason or "it ended at once"
+        elif one.leaving is None:
+            reason = "it ended before it was told to"
+        if one.began is not None or reason == "it ended at once":
+            self._account_later(one)
+        if not one.up and (said := await asyncio.to_thread(self._last_words, one.id)):
+            reason = f"{reason}; its log says: {said}"
+        await self._over(one, reason, hopeless=hopeless)
+
+    def _last_words(self, id: str) -> str:
+        """What a job wrote about its first error, from which others follow, or its last line."""
+        try:
+            with (self.logs / f"{self.job_name}.o{id}").open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+                lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+        except OSError:
+            return ""
+        errors = [line for line in lines if _ERROR.search(line)]
+        return next(iter(errors), next(filter(None, reversed(lines)), ""))[:_LINE]
+
+    # --- accounting -----------------------------------------------------------------------------
+
+    def _account_later(self, one: Lent) -> None:
+        self._background.add(task := asyncio.create_task(self._account(one.id)))
+        task.add_done_callback(self._background.discard)
+
+    async def _account(self, id: str) -> None:
+        for _ in range(_ACCOUNT_TRIES):
+            record = (await self._records([id])).get(id)
+            if record is not None:
+                self._accounted[id] = record
+                while len(self._accounted) > _REMEMBERED:
+                    del self._accounted[next(iter(self._accounted))]
+                log.info(
+                    "lease-accounted",
+                    id=id,
+                    host=record.host,
+                    seconds=record.seconds,
+                    memory=record.memory,
+                    exit_status=record.exit_status,
+                    failed=record.failed,
+                )
+                self._explain(record)
+                return
+            await asyncio.sleep(_ACCOUNT_PAUSE)
+
+    def _explain(self, record: Accounted) -> None:
+        """Put the accounting's word for the end of a lease in the place of our own."""
+        for position, lease in enumerate(self._ended):
+            if lease.id == record.id:
+                reason = record.reason if lease.status == "failed" else ""
+                self._ended[position] = replace(
+                    lease, reason=reason or lease.reason, since=record.started or lease.since
+                )
+
+    async def _records(self, ids: Sequence[str]) -> Mapping[str, Accounted]:
+        found: dict[str, Accounted] = {}
+        for id in ids:
+            with suppress(OSError, TimeoutError):
+                found |= read_qacct((await _said("qacct", "-j", id))[1])
+        return found
+
+    # --- qstat ----------------------------------------------------------------------------------
+
+    async def _listed(self) -> Mapping[str, Listed] | None:
+        """Jobs of this account by id; ``None`` if Grid Engine does not answer."""
+        try:
+            code, said = await _said("qstat", "-xml", "-u", getpass.getuser())
+            if code:
+                raise OSError(spoken(said) or f"qstat ended with {code}")
+            listed = read_qstat(said)
+        except (OSError, TimeoutError, ValueError) as error:
+            words = str(error) or "qstat took too long"
+            log.warning("batch-system-silent", error=words)
+            since = self._silent[0] if self._silent else asyncio.get_running_loop().time()
+            self._silent = (since, words)
+            return None
+        self._silent = None
+        return {one.id: one for one in listed}
+
+    async def _reasons(self, ids: Sequence[str]) -> Mapping[str, str]:
+        try:
+            return read_reasons((await _said("qstat", "-xml", "-j", ",".join(ids)))[1])
+        except (OSError, TimeoutError, ValueError):
+            return {}
+
+    async def _clear(self) -> None:
+        """Cancel what an earlier agent of this site left in the queue."""
+        listed = await self._listed()
+        ours = [one.id for one in (listed or {}).values() if one.name == self.job_name]
+        if ours:
+            log.info("leases-cleared", ids=ours)
+            with suppress(OSError, TimeoutError):
+                await _said("qdel", *ours)
+
+    async def _gone(self, ids: Sequence[str]) -> None:
+        """Wait until ``qstat`` no longer lists these, up to half a minute."""
+        left = set(ids)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ANSWER):
+                while left:
+                    listed = await self._listed()
+                    left = left if listed is None else left & set(listed)
+                    if left:
+                        await asyncio.sleep(0.2)
+        if left:
+            log.warning("leases-left", ids=sorted(left))
+
+
+async def _said(*command: str) -> tuple[int, str]:
+    """Exit status and words of a command: what it wrote as a result, else as an error."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    try:
+        async with asyncio.timeout(_ANSWER):
+            out, err = await process.communicate()
+    except BaseException:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
+    text = (out.strip() or err.strip()).decode(errors="replace")
+    return process.returncode or 0, text
