@@ -93,9 +93,13 @@ class JobQueueBackend(ClusterBackend):
         self._failures: list[str] = []
         self._count = 0
         self._surplus: float | None = None
-        self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
+        #: Who waits for the end of a pass that has not begun yet.
+        self._waiting: list[asyncio.Future[None]] = []
+        #: Names of workers whose jobs are to be cancelled.
+        self._unwanted: set[str] = set()
         self._attending: asyncio.Task[None] | None = None
+        self._stopping = False
         self._background: set[asyncio.Task[None]] = set()
 
     # --- the protocol ---------------------------------------------------------------------------
@@ -106,16 +110,17 @@ class JobQueueBackend(ClusterBackend):
         if why:
             raise SiteRefused("here", why)
         await self.client()
-        async with self._lock:
-            self._demands[demand.order] = demand
-            # Somebody asks anew, perhaps because what was wrong has been mended.
-            self._failures.clear()
-            await self._remove([one for one in self._lent.values() if one.stuck])
-            await self._fit()
+        self._demands[demand.order] = demand
+        # Somebody asks anew, perhaps because what was wrong has been mended.
+        self._failures.clear()
+        self._unwanted.update(one.name for one in self._lent.values() if one.stuck)
+        try:
+            await self._passed()
             if self._failures and not any(one.useful for one in self._lent.values()):
-                del self._demands[demand.order]
                 raise SiteRefused("here", self._failures[-1])
-        self._wake.set()
+        except BaseException:
+            await self.release(demand.order)
+            raise
 
     async def release(self, order: str) -> None:
         """Workers without work go after the site's ``idle`` seconds."""
@@ -143,8 +148,7 @@ class JobQueueBackend(ClusterBackend):
         name = self._cluster.scheduler.workers[address].name
         log.info("worker-stopped", address=address)
         if not await replace_worker(self._cluster.scheduler, address):
-            async with self._lock:
-                await self._remove([one for one in self._lent.values() if one.name == name])
+            self._unwanted.add(name)
             self._wake.set()
 
     # --- the cluster ----------------------------------------------------------------------------
@@ -171,6 +175,7 @@ class JobQueueBackend(ClusterBackend):
             },
             **self.job_options(),
         )
+        self._stopping = False
         self._attending = asyncio.create_task(self._attend())
         return cluster
 
@@ -190,8 +195,10 @@ class JobQueueBackend(ClusterBackend):
         """Cancel what an agent of this site left behind that ended without a word; if that is known."""
 
     async def _end(self) -> None:
+        self._stopping = True
         if self._attending is not None:
-            self._attending.cancel()
+            # Not in the middle: a job that is being submitted would be nobody's.
+            self._wake.set()
             await asyncio.wait({self._attending})
             self._attending = None
         for task in self._background:
@@ -210,20 +217,38 @@ class JobQueueBackend(ClusterBackend):
 
     # --- what happens meanwhile -----------------------------------------------------------------
 
+    async def _passed(self) -> None:
+        """Wait for the next whole pass of :meth:`_attend`; raises what it raised."""
+        self._waiting.append(passed := asyncio.get_running_loop().create_future())
+        self._wake.set()
+        await passed
+
     async def _attend(self) -> None:
-        while True:
+        """Pass after pass: look, ask, and have as many workers as are wanted.
+
+        Nobody else submits or cancels while this goes on, and a pass is never left half done.
+        """
+        while not self._stopping:
             with suppress(TimeoutError):
                 idle = not self._lent and not self._demands
                 async with asyncio.timeout(None if idle else _LOOK):
                     await self._wake.wait()
             self._wake.clear()
+            waiting, self._waiting = self._waiting, []
+            failure: Exception | None = None
             try:
-                async with self._lock:
-                    self._see()
-                    await self._ask()
-                    await self._fit()
+                self._see()
+                await self._ask()
+                await self._fit()
             except Exception as error:
                 log.warning("workers-not-attended", backend=repr(self), error=str(error))
+                failure = error
+            for passed in waiting:
+                if not passed.done():
+                    passed.set_exception(failure) if failure else passed.set_result(None)
+        for passed in self._waiting:
+            if not passed.done():
+                passed.set_exception(RuntimeError("the workers were ended meanwhile"))
 
     def _see(self) -> None:
         """What the scheduler knows of the workers."""
@@ -247,6 +272,8 @@ class JobQueueBackend(ClusterBackend):
         """Have as many workers as are wanted: submit, drain, and let go."""
         now = asyncio.get_running_loop().time()
         demands = list(self._demands.values())
+        unwanted, self._unwanted = self._unwanted, set()
+        await self._remove([one for one in self._lent.values() if one.name in unwanted])
         wanted = workers_wanted(
             demands, most=self.workers, threads=self.threads, worth=self.settings.worth
         )
@@ -265,7 +292,8 @@ class JobQueueBackend(ClusterBackend):
             await self._remove([one for one in self._lent.values() if one.stuck])
         # Those that drain have their place in the batch system until they are gone.
         missing = min(wanted - len(useful), self.workers - len(self._lent))
-        if missing > 0 and len(self._failures) < MOST_FAILURES:
+        stuck = any(one.stuck for one in self._lent.values())
+        if missing > 0 and not stuck and len(self._failures) < MOST_FAILURES:
             await self._submit(missing)
         self._surplus = (self._surplus or now) if len(useful) > wanted else None
         if self._surplus is not None:
@@ -352,8 +380,8 @@ class JobQueueBackend(ClusterBackend):
         del self._lent[one.name]
         one.job.over = True
         if not one.up and one.leaving is None:
-            words = f"batch job {one.id} ended before its worker came: {reason}"
-            self._failures += [words] * (MOST_FAILURES if hopeless else 1)
+            failure = f"batch job {one.id}: {reason or 'it ended before its worker came'}"
+            self._failures += [failure] * (MOST_FAILURES if hopeless else 1)
         self._remember(one, "failed" if reason else "ended", reason)
         await self._cluster.scale_down([one.name])
 

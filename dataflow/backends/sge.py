@@ -52,6 +52,9 @@ _ERROR = re.compile(
     r"^\w[\w.]*(Error|Exception)\b|command not found|No such file|[Pp]ermission denied"
 )
 
+#: What is known of an end until the accounting says more.
+_UNTOLD, _EARLY = "it ended before it was told to", "it ended before its worker came"
+
 #: Longest line of a log that is told.
 _LINE = 300
 
@@ -85,7 +88,8 @@ class SgeBackend(JobQueueBackend):
         )
         self._asked = 0.0
         self._silent: tuple[float, str] | None = None
-        self._looks: dict[str, int] = {}
+        #: How often a job was seen to wait, and why it can never run.
+        self._looks: dict[str, tuple[int, str]] = {}
         self._accounted: dict[str, Accounted] = {}
 
     @property
@@ -118,51 +122,46 @@ class SgeBackend(JobQueueBackend):
         listed = await self._listed()
         if listed is None:
             return
+        broken = [one.id for one in known if _standing(listed.get(one.id)) == "error"]
+        reasons = await self._reasons(broken) if broken else {}
         for one in known:
-            await self._take_in(one, listed.get(one.id), now)
-        broken = [one for one in known if one.stuck == "?" and one.name in self._lent]
-        if broken:
-            reasons = await self._reasons([one.id for one in broken])
-            for one in broken:
-                one.stuck = reasons.get(one.id, "it is in error state (Eqw)")
+            await self._take_in(one, listed.get(one.id), reasons.get(one.id, ""), now)
 
     def _soonest(self, now: float) -> float:
         """Quicker at first: on an idle cluster a job runs after a second."""
         youngest = min((now - one.asked for one in self._lent.values()), default=now)
         return 1.0 if youngest < 10 else self.settings.look * _SETTLED
 
-    async def _take_in(self, one: Lent, listed: Listed | None, now: float) -> None:
-        if one.name not in self._lent:
-            return
+    async def _take_in(self, one: Lent, listed: Listed | None, said: str, now: float) -> None:
         if listed is None:
             await self._left(one)
             return
-        one.host = listed.host or one.host
+        stuck = ""
         match listed.standing:
             case "running" | "ending":
-                one.began, one.since = one.began or now, listed.since
+                one.began, one.since, one.host = one.began or now, listed.since, listed.host
             case "held":
-                one.stuck = f"it is held in the queue (state {listed.state})"
+                stuck = f"it is held in the queue (state {listed.state})"
             case "error":
-                one.stuck = one.stuck or "?"
+                stuck = said or f"it is in error (state {listed.state})"
+                one.began, one.since, one.host = None, None, ""
             case "waiting":
-                one.stuck = await self._never(one)
-            case "starting":
-                one.stuck = ""
+                stuck = await self._never(one)
+        one.stuck = stuck
 
     async def _never(self, one: Lent) -> str:
         """Why a job that waits can never run; empty if it can, or if it is too early to ask."""
-        looks = self._looks[one.id] = self._looks.get(one.id, 0) + 1
-        if one.stuck or not _PATIENCE < looks <= _PATIENCE + _TWICE:
-            return one.stuck
-        try:
-            _, said = await _said("qalter", "-w", "v", one.id)
-        except (OSError, TimeoutError):
-            return ""
-        words = read_verification(said)
-        if not words:
-            self._looks[one.id] = _PATIENCE + _TWICE  # it can; whatever it waits for, it is in turn
-        return words if looks == _PATIENCE + _TWICE else ""
+        looks, words = self._looks.get(one.id, (0, ""))
+        looks += 1
+        if _PATIENCE < looks <= _PATIENCE + _TWICE:
+            try:
+                words = read_verification((await _said("qalter", "-w", "v", one.id))[1])
+            except (OSError, TimeoutError):
+                words = ""
+            if not words:
+                looks = _PATIENCE + _TWICE  # it can, and need not be asked about again
+        self._looks[one.id] = (looks, words)
+        return words if looks >= _PATIENCE + _TWICE else ""
 
     async def _left(self, one: Lent) -> None:
         """A job is no longer in the queue."""
@@ -173,12 +172,17 @@ class SgeBackend(JobQueueBackend):
                 # Somebody wanted it away; another one would be rude.
                 reason, hopeless = "it was deleted from the queue", True
             else:
-                reason = record.reason or "it ended at once"
+                reason = record.reason or _EARLY
         elif one.leaving is None:
-            reason = "it ended before it was told to"
-        if one.began is not None or reason == "it ended at once":
+            reason = _UNTOLD if one.up else _EARLY
+        if not hopeless:
             self._account_later(one)
-        if not one.up and (said := await asyncio.to_thread(self._last_words, one.id)):
+        self._looks.pop(one.id, None)
+        if (
+            not one.up
+            and not hopeless
+            and (said := await asyncio.to_thread(self._last_words, one.id))
+        ):
             reason = f"{reason}; its log says: {said}"
         await self._over(one, reason, hopeless=hopeless)
 
@@ -223,10 +227,11 @@ class SgeBackend(JobQueueBackend):
         """Put the accounting's word for the end of a lease in the place of our own."""
         for position, lease in enumerate(self._ended):
             if lease.id == record.id:
-                reason = record.reason if lease.status == "failed" else ""
-                self._ended[position] = replace(
-                    lease, reason=reason or lease.reason, since=record.started or lease.since
-                )
+                reason = lease.reason
+                if record.reason and lease.status == "failed":
+                    reason = reason.replace(_UNTOLD, record.reason)
+                since = record.started or lease.since
+                self._ended[position] = replace(lease, reason=reason, since=since)
 
     async def _records(self, ids: Sequence[str]) -> Mapping[str, Accounted]:
         found: dict[str, Accounted] = {}
@@ -259,6 +264,9 @@ class SgeBackend(JobQueueBackend):
         except (OSError, TimeoutError, ValueError):
             return {}
 
+    def _refuse(self, words: str) -> None:
+        super()._refuse(spoken(words))
+
     async def _clear(self) -> None:
         """Cancel what an earlier agent of this site left in the queue."""
         listed = await self._listed()
@@ -280,6 +288,10 @@ class SgeBackend(JobQueueBackend):
                         await asyncio.sleep(0.2)
         if left:
             log.warning("leases-left", ids=sorted(left))
+
+
+def _standing(listed: Listed | None) -> str:
+    return "" if listed is None else listed.standing
 
 
 async def _said(*command: str) -> tuple[int, str]:
