@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,14 @@ if TYPE_CHECKING:
 
 
 def make_backend(
-    kind: str, *, workers: int, threads: int, memory: int, settings: Any, directory: Path
+    kind: str,
+    *,
+    workers: int,
+    threads: int,
+    memory: int,
+    settings: Any,
+    directory: Path,
+    site: str = "here",
 ) -> Backend:
     """The backend of a site; nothing is started yet.
 
@@ -24,6 +32,8 @@ def make_backend(
         As in :class:`dataflow.config.records.Backend`.
     directory
         Where the site keeps files of its workers.
+    site
+        Its name, for labels and errors.
 
     Raises
     ------
@@ -38,6 +48,20 @@ def make_backend(
         _need("dask_jobqueue", kind, extra="sge")
         return _batch(
             workers=workers, threads=threads, memory=memory, settings=settings, directory=directory
+        )
+    if kind == "kubernetes":
+        _need("kr8s", kind, extra="kubernetes")
+        from dataflow.backends.kubernetes import KubernetesBackend
+        from dataflow.backends.surroundings import read_surroundings
+
+        return KubernetesBackend(
+            site=site,
+            workers=workers,
+            threads=threads,
+            memory=memory,
+            settings=settings,
+            directory=directory,
+            surroundings=read_surroundings(os.environ),
         )
     raise ConfigError(f"there is no backend of kind {kind!r} in this version")
 

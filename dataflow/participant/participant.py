@@ -120,6 +120,7 @@ class Participant:
             memory=own.memory,
             settings=own.settings,
             directory=self.state_dir / "workers",
+            site=self.name,
         )
         self._runner = SiteRunner(
             site=self.site,
