@@ -60,6 +60,8 @@ class JobQueueBackend(ClusterBackend):
     ----------
     system
         A key of :data:`CLASSES`.
+    site
+        Its name, to say who refuses.
     workers, threads, memory
         Jobs at most, threads of each, and bytes of memory that each may use.
     settings
@@ -72,6 +74,7 @@ class JobQueueBackend(ClusterBackend):
         self,
         *,
         system: str,
+        site: str,
         workers: int,
         threads: int,
         memory: int,
@@ -79,7 +82,7 @@ class JobQueueBackend(ClusterBackend):
         directory: Path,
     ) -> None:
         super().__init__((settings.shared or directory).absolute())
-        self.system = system
+        self.system, self.site = system, site
         self.workers, self.threads, self.memory = workers, threads, memory
         self.settings: Batch = settings
         self.logs = (settings.logs or self.directory / "logs").absolute()
@@ -108,7 +111,7 @@ class JobQueueBackend(ClusterBackend):
         """Submit what the open demands justify; see the protocol."""
         why = refusal(demand, most=self.workers, memory=self.memory, wall=self.wall)
         if why:
-            raise SiteRefused("here", why)
+            raise SiteRefused(self.site, why)
         await self.client()
         self._demands[demand.order] = demand
         # Somebody asks anew, perhaps because what was wrong has been mended.
@@ -117,7 +120,7 @@ class JobQueueBackend(ClusterBackend):
         try:
             await self._passed()
             if self._failures and not any(one.useful for one in self._lent.values()):
-                raise SiteRefused("here", self._failures[-1])
+                raise SiteRefused(self.site, self._failures[-1])
         except BaseException:
             await self.release(demand.order)
             raise

@@ -47,7 +47,12 @@ def make_backend(
     if kind in ("sge", "jobqueue"):
         _need("dask_jobqueue", kind, extra="sge")
         return _batch(
-            workers=workers, threads=threads, memory=memory, settings=settings, directory=directory
+            site=site,
+            workers=workers,
+            threads=threads,
+            memory=memory,
+            settings=settings,
+            directory=directory,
         )
     if kind == "kubernetes":
         _need("kr8s", kind, extra="kubernetes")
@@ -67,7 +72,7 @@ def make_backend(
 
 
 def _batch(
-    *, workers: int, threads: int, memory: int, settings: Any, directory: Path
+    *, site: str, workers: int, threads: int, memory: int, settings: Any, directory: Path
 ) -> JobQueueBackend:
     from dataflow.backends.jobqueue import JobQueueBackend
     from dataflow.backends.sge import SgeBackend
@@ -76,6 +81,7 @@ def _batch(
     if isinstance(settings, JobQueue):
         return JobQueueBackend(
             system=settings.system,
+            site=site,
             workers=workers,
             threads=threads,
             memory=memory,
@@ -83,7 +89,12 @@ def _batch(
             directory=directory,
         )
     return SgeBackend(
-        workers=workers, threads=threads, memory=memory, settings=settings, directory=directory
+        site=site,
+        workers=workers,
+        threads=threads,
+        memory=memory,
+        settings=settings,
+        directory=directory,
     )
 
 

@@ -71,15 +71,23 @@ class SgeBackend(JobQueueBackend):
 
     Parameters
     ----------
-    workers, threads, memory, settings, directory
+    site, workers, threads, memory, settings, directory
         As in :class:`~dataflow.backends.jobqueue.JobQueueBackend`.
     """
 
     def __init__(
-        self, *, workers: int, threads: int, memory: int, settings: Sge | None, directory: Path
+        self,
+        *,
+        site: str,
+        workers: int,
+        threads: int,
+        memory: int,
+        settings: Sge | None,
+        directory: Path,
     ) -> None:
         super().__init__(
             system="sge",
+            site=site,
             workers=workers,
             threads=threads,
             memory=memory,

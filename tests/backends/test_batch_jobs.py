@@ -161,7 +161,7 @@ def test_the_words_of_a_command_that_failed() -> None:
 
 @pytest.mark.parametrize("system", ["slurm", "pbs", "lsf", "htcondor"])
 def test_made_by_kind(tmp_path: Path, system: Any) -> None:
-    numbers = {"workers": 3, "threads": 2, "memory": 10**9}
+    numbers: Any = {"site": "uva", "workers": 3, "threads": 2, "memory": 10**9}
     made = make_backend("jobqueue", settings=JobQueue(system=system), directory=tmp_path, **numbers)
     assert f"{system}: 0 of 3 x 2 threads, not running" in repr(made)
     sge = make_backend("sge", settings=None, directory=tmp_path, **numbers)
