@@ -183,6 +183,8 @@ class Connection:
                         raise
                     response = await once()
         except TimeoutError as error:
+            if self._reach is not None:
+                self._reach.doubt()
             raise SiteUnreachable(self.name, f"no answer within {limit:.0f} s") from error
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError) as error:
             raise self._unreachable(error) from error
@@ -251,6 +253,8 @@ class Connection:
     # --- errors -------------------------------------------------------------------------------
 
     def _unreachable(self, error: Exception) -> SiteUnreachable:
+        if self._reach is not None:
+            self._reach.doubt()
         if isinstance(error, httpx2.ConnectTimeout):
             return SiteUnreachable(self.name, f"no connection within {CONNECT_SECONDS:g} s")
         text = str(error).strip() or type(error).__name__

@@ -72,6 +72,7 @@ class SshReach:
         self._user, self._port = unquote(parts.username or ""), parts.port
         self._connection: Any = None
         self._forward: Any = None
+        self._forwarded = ""
         self._door: Door | None = None
         self._opening: asyncio.Task[Door] | None = None
         self._failed: tuple[float, Exception] | None = None
@@ -105,6 +106,13 @@ class SshReach:
             self._opening = asyncio.create_task(self._open(), name=f"ssh {self.site}")
             self._opening.add_done_callback(self._opened)
         return await asyncio.shield(self._opening)
+
+    def doubt(self) -> None:
+        """The agent did not answer as one does: look for it again before it is asked again.
+
+        The connection may well hold; the process behind it may have ended.
+        """
+        self._door = None
 
     async def run(self, command: str, *, seconds: float = START_SECONDS) -> tuple[int, str, str]:
         """Run a command on the login host: exit status, what it wrote, what it complained."""
@@ -145,8 +153,9 @@ class SshReach:
             self._failed = None
 
     async def _open(self) -> Door:
-        await self._drop()
-        self._connection = await self._connect()
+        if not self._holds():
+            await self._drop()
+            self._connection = await self._connect()
         try:
             answer = await self._agent()
             url = await self._listen(answer)
@@ -211,7 +220,7 @@ class SshReach:
 
     async def _drop(self) -> None:
         connection, self._connection, self._door = self._connection, None, None
-        self._forward = None
+        self._forward, self._forwarded = None, ""
         if connection is not None:
             connection.abort()
             await connection.wait_closed()
@@ -259,8 +268,15 @@ class SshReach:
 
     async def _listen(self, answer: Mapping[str, Any]) -> str:
         """Forward a port here to where the agent answers; the URL."""
-        parts = urlsplit(str(answer["address"]))
+        address = str(answer["address"])
+        parts = urlsplit(address)
+        scheme = "https" if parts.scheme == "https" else "http"
         wanted = self._local_port
+        if self._forward is not None:
+            if self._forwarded == address:
+                return f"{scheme}://127.0.0.1:{wanted}"
+            self._forward.close()
+            await self._forward.wait_closed()
 
         def forward(port: int) -> Any:
             if parts.scheme == "unix":
@@ -277,8 +293,7 @@ class SshReach:
             if not wanted:
                 raise
             self._forward = await forward(0)  # somebody else has our port by now
-        self._local_port = int(self._forward.get_port())
-        scheme = "https" if parts.scheme == "https" else "http"
+        self._local_port, self._forwarded = int(self._forward.get_port()), address
         return f"{scheme}://127.0.0.1:{self._local_port}"
 
     async def _run(self, connection: Any, command: str, seconds: float) -> tuple[int, str, str]:
