@@ -17,11 +17,12 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args
-
-from starlette.requests import HTTPConnection
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from dataflow.errors import ConfigError, SiteRefused
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
 
 #: ``reader`` looks; ``user`` also runs things, in their own name; ``site`` is another agent, which
 #: speaks for its users; ``admin`` may do all of that, stop other people's jobs and join sites.

@@ -20,9 +20,11 @@ from typing import Any
 import psutil
 
 from dataflow.agent.auth import first_token
-from dataflow.agent.serve import ADDRESS_FILE, TOKEN_FILE
 from dataflow.errors import SiteUnreachable
 from dataflow.versions import versions
+
+#: Where a running agent says how to reach it, in its state directory, and its tokens.
+ADDRESS_FILE, TOKEN_FILE = "agent.json", "tokens"
 
 #: What the line with the answer begins with.
 MARK = "dataflow-agent: "

@@ -18,6 +18,7 @@ import uvicorn
 
 from dataflow.agent.app import create_app
 from dataflow.agent.auth import Authenticate, TokenFile, check_binding, make_token_file
+from dataflow.agent.detached import ADDRESS_FILE, TOKEN_FILE
 from dataflow.agent.served import Served
 from dataflow.config.records import Listen
 from dataflow.errors import ConfigError
@@ -26,9 +27,6 @@ from dataflow.errors import ConfigError
 KEEP_ALIVE_SECONDS = 75
 #: Time for answers under way when the agent is told to stop.
 GRACE_SECONDS = 5
-#: Where a running agent says how to reach it, in its state directory.
-ADDRESS_FILE = "agent.json"
-TOKEN_FILE = "tokens"
 
 log = structlog.get_logger(__name__)
 

@@ -42,6 +42,11 @@ def run(
         raise ConfigError(
             "this file has no site: of its own, so there is none to serve", str(config)
         )
+    if state is not None:
+        federation = replace(federation, state=state.absolute())
+    if detach:
+        _detach(config, federation, host, port, socket, tokens, idle)
+        return
     try:
         from dataflow.agent.auth import TokenFile
         from dataflow.agent.serve import configure_logs, serve
@@ -50,11 +55,6 @@ def run(
         raise ConfigError(
             f"an agent needs {error.name!r}: pip install 'jupyter-dataflow[service]'"
         ) from error
-    if state is not None:
-        federation = replace(federation, state=state.absolute())
-    if detach:
-        _detach(config, federation, host, port, socket, tokens, idle)
-        return
     configure_logs(debug=debug)
     asyncio.run(
         serve(
