@@ -68,6 +68,18 @@ def make_backend(
             directory=directory,
             surroundings=read_surroundings(os.environ),
         )
+    if kind == "ssh":
+        _need("asyncssh", kind, extra="ssh")
+        from dataflow.backends.ssh import SshBackend
+
+        return SshBackend(
+            site=site,
+            workers=workers,
+            threads=threads,
+            memory=memory,
+            settings=settings,
+            directory=directory,
+        )
     raise ConfigError(f"there is no backend of kind {kind!r} in this version")
 
 

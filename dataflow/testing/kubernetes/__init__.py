@@ -189,9 +189,12 @@ class KubernetesStandIn:
     def down(self) -> None:
         """Let the API server be gone; what runs goes on."""
         if self._server is not None:
-            self._server.should_exit = self._server.force_exit = True
+            server, self._server = self._server, None
+            server.should_exit = server.force_exit = True
+            self.faults.watches += 1
+            self._in_loop(lambda: _break(server))
+            self._in_loop(self._known().wake)
             self._serving.join(30)
-            self._server = None
 
     def up(self) -> None:
         """Have the API server again, at the same address."""
@@ -252,6 +255,12 @@ class KubernetesStandIn:
         thread.start()
         self._threads.append(thread)
         return thread
+
+
+def _break(server: Any) -> None:
+    """Break the connections of a server in the middle, or it waits for those who listen."""
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()
 
 
 def _write_certificate(certificate: Path, key: Path) -> None:

@@ -298,8 +298,15 @@ class Controllers:
 
     def _state(self, pod: Object, state: Object) -> None:
         container = pod["spec"]["containers"][0]
-        told = {"name": container["name"], "image": container["image"], "state": state}
-        pod["status"]["containerStatuses"] = [{**told, "ready": "running" in state}]
+        told = {
+            "name": container["name"],
+            "image": container["image"],
+            "imageID": "",
+            "state": state,
+        }
+        pod["status"]["containerStatuses"] = [
+            {**told, "ready": "running" in state, "restartCount": 0}
+        ]
         self.objects.put("pods", pod)
 
     def _condition(self, pod: Object, kind: str, value: str, reason: str, message: str) -> None:
