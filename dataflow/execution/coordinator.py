@@ -11,7 +11,7 @@ import structlog
 
 from dataflow.errors import JobError
 from dataflow.execution.driver import FAREWELL_SECONDS, Drive, Surroundings
-from dataflow.execution.events import Asked, Event, JobCreated, JobQueued
+from dataflow.execution.events import Asked, Event, JobCreated, JobQueued, TimeLimitReached
 from dataflow.execution.state import JobState, apply, begin
 
 log = structlog.get_logger(__name__)
@@ -57,6 +57,8 @@ class Coordinator:
         self._drives: dict[str, Drive] = {}
         self._waiting: dict[str, JobState] = {}
         self._again: dict[str, asyncio.TimerHandle] = {}
+        #: When jobs that wait for room will have waited too long.
+        self._limits: dict[str, asyncio.TimerHandle] = {}
         self._ended: dict[str, JobState] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._news: dict[str, asyncio.Event] = {}
@@ -72,7 +74,7 @@ class Coordinator:
     async def close(self) -> None:
         """Stop driving; whoever opens the journal next goes on."""
         self._closed = True
-        for timer in self._again.values():
+        for timer in (*self._again.values(), *self._limits.values()):
             timer.cancel()
         for event in self._news.values():
             event.set()
@@ -232,6 +234,27 @@ class Coordinator:
                 return
         self._waiting[state.job] = after
         self._changed(after)
+        if after.time_limit is not None and not after.over:
+            rest = after.created + after.time_limit - self._around.clock()
+            loop = asyncio.get_running_loop()
+            self._limits[state.job] = loop.call_later(max(rest, 0.0), self._too_late, state.job)
+
+    def _too_late(self, job: str) -> None:
+        """End a job whose own time limit passed while it waited for room."""
+        self._limits.pop(job, None)
+        state = self._waiting.get(job)
+        if state is None or self._closed:
+            return
+        event = TimeLimitReached(time=self._around.clock())
+        after = apply(state, event)
+        try:
+            self._around.journal.append(job, [event], over=after.over)
+        except Exception as error:
+            del self._waiting[job]
+            self._stopped(job, error)
+            return
+        del self._waiting[job]
+        self._changed(after)
 
     def _has_room(self) -> bool:
         busy = sum(drive.state.status != "suspended" for drive in self._drives.values())
@@ -284,4 +307,8 @@ class Coordinator:
         for job in [job for job, drive in self._drives.items() if drive.state.over]:
             self._let_end(self._drives.pop(job))
         while self._waiting and self._has_room():
-            self._begin(self._waiting.pop(next(iter(self._waiting))))
+            state = self._waiting.pop(next(iter(self._waiting)))
+            limit = self._limits.pop(state.job, None)
+            if limit is not None:
+                limit.cancel()
+            self._begin(state)

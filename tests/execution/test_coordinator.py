@@ -280,6 +280,22 @@ def test_queued_job_can_be_suspended(world: Federation) -> None:
     run(world, story)
 
 
+def test_a_job_can_be_too_late_while_it_waits_for_room(world: Federation) -> None:
+    world.most_running = 1
+
+    async def story(world: Federation) -> None:
+        world.sites["uva"].delay = 60
+        world.submit(one_step(world, "run1"), "first")
+        world.submit(one_step(world, "run2"), "second", time_limit=5.0, time=time.time() - 4.9)
+        world.submit(one_step(world, "run3"), "third")
+        await world.until("timed-out", "second", limit=2.0)
+        assert of(world).state("first").status == "running"
+        assert of(world).state("third").status == "queued"
+        assert len(world.sites["uva"].started) == 1
+
+    run(world, story)
+
+
 # --- news -------------------------------------------------------------------------------------------
 
 
