@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import structlog
 
+from dataflow.backends.base import Demand
 from dataflow.backends.cluster import (
     ENVIRONMENT,
     IMPORTS,
@@ -21,6 +22,8 @@ from dataflow.backends.cluster import (
     ClusterBackend,
     own_security,
 )
+from dataflow.backends.wanted import refusal
+from dataflow.errors import SiteRefused
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +46,12 @@ class LocalBackend(ClusterBackend):
         super().__init__(directory)
         self.workers, self.threads, self.memory = workers, threads, memory
         self._reviving: set[asyncio.Future[Any]] = set()
+
+    async def request(self, demand: Demand) -> None:
+        """Workers are there, or come by themselves; see the protocol."""
+        why = refusal(demand, most=self.workers, memory=self.memory, wall=None)
+        if why:
+            raise SiteRefused("here", why)
 
     async def stop_worker(self, address: str) -> None:
         """End one worker process; its nanny starts another."""

@@ -30,8 +30,8 @@ from dataflow.execution.to_dask import Place, Work
 from dataflow.execution.workplace import Workplace
 from dataflow.graph.keys import digest
 from dataflow.graph.operation import Step
+from dataflow.storage.fingerprints import current_fingerprint
 from dataflow.storage.manifest import Manifest, dataset_of, replica_of
-from dataflow.storage.probe import current_fingerprint
 
 Tell = Callable[[Report], None]
 
@@ -137,7 +137,8 @@ class _Segment:
             await backend.request(self._demand(steps))
             client = await backend.client()
         except SiteRefused as error:
-            raise broken(error, "site") from error
+            named = SiteRefused(self.workplace.site.name, error.reason)
+            raise broken(named, "site") from error
         except Exception as error:
             label, site = steps[-1].label, self.workplace.site.name
             raise broken(WorkerLost(label, site, f"no workers: {error}"), "worker") from error

@@ -19,6 +19,7 @@ import pytest
 
 from dataflow.backends.base import Backend
 from dataflow.backends.local import LocalBackend
+from dataflow.testing.backends import BackendContract
 
 
 @contextlib.asynccontextmanager
@@ -28,6 +29,15 @@ async def running(directory: Path, workers: int = 1) -> AsyncIterator[LocalBacke
         yield backend
     finally:
         await backend.close()
+
+
+class TestContract(BackendContract):
+    """What every backend promises; its workers stay while the agent runs."""
+
+    elastic = False
+
+    def make(self, directory: Path) -> LocalBackend:
+        return LocalBackend(workers=2, threads=1, memory=10**9, directory=directory)
 
 
 def test_started_once_by_the_first_who_asks(tmp_path: Path) -> None:
