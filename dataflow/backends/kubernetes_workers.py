@@ -191,7 +191,7 @@ class Workers:
         Parameters
         ----------
         patience
-            Seconds that it may take a worker to come.
+            Seconds that a worker may stand in the queue.
         """
         live = self.live()
         if not live and self.failures >= MOST_FAILED:
@@ -199,7 +199,9 @@ class Workers:
         stuck = [
             worker
             for worker in live
-            if worker.standing.hopeless or (now - worker.asked > patience and not worker.came)
+            if worker.standing.hopeless
+            # One that runs comes, or ends by itself if it does not find its scheduler.
+            or (worker.lease.status == "queued" and now - worker.asked > patience)
         ]
         if not live or len(stuck) < len(live):
             return ""
