@@ -76,3 +76,13 @@ def test_command_line() -> None:
 def test_importing_the_command_line_runs_nothing() -> None:
     done = python("-c", "import dataflow.__main__")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_an_agent_answers_before_it_has_imported_what_computes() -> None:
+    code = (
+        "import sys, dataflow.agent.serve, dataflow.participant\n"
+        "heavy = {'xarray', 'pandas', 'dask', 'distributed', 'pyarrow', 'h5py'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {sorted(heavy)}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

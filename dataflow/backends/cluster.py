@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 BATCH_SECONDS = 0.001
 
 #: What every worker imports while it starts, so that the first task does not have to.
-IMPORTS = ("dask.array", "pydantic", "dataflow.storage.results", "dataflow.execution.to_dask")
+IMPORTS = ("dask.array", "pydantic", "dataflow.storage.results", "dataflow.execution.in_worker")
 
 #: Arrow's own allocator keeps what it freed, which Dask takes for memory in use.
 ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system"}

@@ -9,8 +9,8 @@ from typing import Any
 
 from dataflow.datasets import Kind, Replica
 from dataflow.errors import StorageError, UnreadableDataset
+from dataflow.storage.layout import READ_NBYTES
 from dataflow.storage.open import Options, local_path, object_store, split
-from dataflow.storage.read import READ_NBYTES, open_data
 from dataflow.storage.transfer import listing_of
 
 _PIECE = 16 * 2**20
@@ -40,6 +40,8 @@ def opened(
     UnreadableDataset
         Whatever the library of the format had to say about the bytes.
     """
+    from dataflow.storage.read import open_data  # with all libraries that read arrays
+
     if source.kind == "files" and local_path(source.replica.url) is None:
         return fetched(source, scratch())
     try:

@@ -20,8 +20,9 @@ from dataflow.sites import Site
 from dataflow.storage.credentials import resolve
 from dataflow.storage.layout import Area
 from dataflow.storage.manifest import Manifest
-from dataflow.storage.results import check_store, find_result
+from dataflow.storage.publish import find_result
 from dataflow.storage.transfer import Source
+from dataflow.storage.upkeep import check_store
 from dataflow.stores import Store, store_for
 
 log = structlog.get_logger(__name__)

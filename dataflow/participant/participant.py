@@ -8,6 +8,7 @@ module only calls and passes on.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +53,7 @@ from dataflow.placement.measurements import Measurements
 from dataflow.placement.plan import Plan
 from dataflow.sites import Link, Site, Topology
 from dataflow.storage.credentials import resolve
-from dataflow.storage.results import find_result
+from dataflow.storage.publish import find_result
 from dataflow.storage.transfer import Source, StoreSource
 from dataflow.stores import store_for
 
@@ -212,6 +213,8 @@ class Participant:
             await self._backend.start()
         except Exception:  # told again, to whoever needs a worker
             log.exception("workers_do_not_start", site=self.name)
+        # Or the first registration would wait for it.
+        await asyncio.to_thread(importlib.import_module, "dataflow.storage.probe")
         await self._measure_links()
 
     # --- the world ------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from dataflow.catalog.records import Records
@@ -12,8 +13,10 @@ from dataflow.datasets import Dataset, Replica
 from dataflow.errors import CatalogError, UnreadableDataset
 from dataflow.graph.keys import digest, source_key
 from dataflow.storage.credentials import resolve
-from dataflow.storage.probe import Probe, probe
 from dataflow.stores import Store, store_for
+
+if TYPE_CHECKING:
+    from dataflow.storage.probe import Probe
 
 
 def look_at(url: str, stores: Sequence[Store], variable: str | None) -> tuple[Probe, Store | None]:
@@ -24,6 +27,8 @@ def look_at(url: str, stores: Sequence[Store], variable: str | None) -> tuple[Pr
     UnreadableDataset
         If nothing is there, or nothing that is understood.
     """
+    from dataflow.storage.probe import probe  # with all libraries that read arrays
+
     store = store_for(url, stores)
     credentials = resolve(store.credentials) if store is not None else {}
     options = store.options if store is not None else ()

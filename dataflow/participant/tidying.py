@@ -11,7 +11,8 @@ import structlog
 from dataflow.errors import DataflowError
 from dataflow.storage.credentials import resolve
 from dataflow.storage.layout import COMMIT
-from dataflow.storage.results import collect_garbage, remove_result
+from dataflow.storage.publish import remove_result
+from dataflow.storage.upkeep import collect_garbage
 from dataflow.stores import Store
 
 log = structlog.get_logger(__name__)

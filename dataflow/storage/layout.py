@@ -21,6 +21,9 @@ from typing import Literal
 Area = Literal["results", "copies"]
 
 COMMIT = "COMMIT.json"
+
+#: Bytes of a block in memory that is read at a time, as near as whole stored chunks allow.
+READ_NBYTES = 64 * 2**20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 

@@ -20,13 +20,11 @@ from dataflow.errors import UnreadableDataset
 from dataflow.storage import probe_arrays
 from dataflow.storage.arrays import has_mark, restored
 from dataflow.storage.fingerprints import stored_files
-from dataflow.storage.layout import stored_multiple
+from dataflow.storage.layout import READ_NBYTES, stored_multiple
 from dataflow.storage.open import Options, fsspec_options
 from dataflow.storage.probe_tables import parquet_parts
 from dataflow.storage.small import small_result
 from dataflow.storage.source import Source
-
-READ_NBYTES = 64 * 2**20
 
 
 def open_data(

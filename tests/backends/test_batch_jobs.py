@@ -68,7 +68,7 @@ def test_grid_engine_is_told_all_and_nothing_else(tmp_path: Path) -> None:
     for words in ("--nthreads 2", "--memory-limit 3.73GiB", "--death-timeout 90", "--nanny"):
         assert words in command
     assert "--local-directory $TMPDIR " in command
-    assert "--preload dataflow.execution.to_dask" in command
+    assert "--preload dataflow.execution.in_worker" in command
     assert lines[-3:-1] == ["export ARROW_DEFAULT_MEMORY_POOL=system", "module load python"]
 
 

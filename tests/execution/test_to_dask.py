@@ -30,7 +30,7 @@ from dataflow.errors import (
     WorkerLost,
     from_document,
 )
-from dataflow.execution import inputs, to_dask
+from dataflow.execution import in_worker, inputs
 from dataflow.execution.code import pack
 from dataflow.execution.commands import Unwanted, filled, run_command
 from dataflow.execution.failures import LONGEST_TEXT, failure_of, text_of, user_traceback
@@ -76,7 +76,7 @@ def through_workers(
 
 
 def opened(value: Any) -> Any:
-    found = to_dask._opened(value, lazy=False, scratch=lambda: Path())
+    found = in_worker._opened(value, lazy=False, scratch=lambda: Path())
     return found.compute() if is_lazy(found) else found
 
 
@@ -325,15 +325,15 @@ def test_memory_and_small_graphs_need_no_other_worker(
     def refuse(collections: Any) -> Any:
         raise AssertionError("asked other workers")
 
-    monkeypatch.setattr(to_dask, "_computed_by_all", refuse)
-    monkeypatch.setattr(to_dask, "_worker", lambda: None)
+    monkeypatch.setattr(in_worker, "_computed_by_all", refuse)
+    monkeypatch.setattr(in_worker, "_worker", lambda: None)
     run_step(work_of(2 * run1, tmp_path / "a", store=True), ONES)
     small = Outcome(value=xr.DataArray(dask.array.ones(N), dims="x"))
-    monkeypatch.setattr(to_dask, "_worker", object)
+    monkeypatch.setattr(in_worker, "_worker", object)
     collection = (small.value * 2).data
-    assert to_dask._computed(collection)[0].tolist() == [2.0] * N
+    assert in_worker._computed(collection)[0].tolist() == [2.0] * N
     with pytest.raises(AssertionError, match="other workers"):
-        to_dask._computed(dask.array.ones(100, chunks=1))
+        in_worker._computed(dask.array.ones(100, chunks=1))
 
 
 def test_secrets_are_not_shown() -> None:
@@ -347,7 +347,7 @@ def test_secrets_are_not_shown() -> None:
 
 
 def test_environment_is_said() -> None:
-    versions = to_dask.environment()
+    versions = in_worker.environment()
     assert versions["numpy"] == np.__version__
     assert set(versions) == {"python", "numpy", "xarray", "dask", "zarr", "dataflow"}
 
@@ -463,7 +463,7 @@ def test_files_of_an_object_store_are_fetched(
     )
     lying = Lying(replica=replica, kind="files")
     scratch = iter([tmp_path / str(n) for n in range(9)])
-    found = to_dask._opened(lying, lazy=False, scratch=lambda: next(scratch))
+    found = in_worker._opened(lying, lazy=False, scratch=lambda: next(scratch))
     assert [path.read_bytes() for path in found] == [b"one", b"two"]
     assert path_of(lying, lambda: next(scratch)) == tmp_path / "1"
     del entries[1]
