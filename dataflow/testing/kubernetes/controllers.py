@@ -64,11 +64,12 @@ class Controllers:
                 self._look()
                 await self.objects.news(_LOOK)
         finally:
-            for process in self.processes.values():
-                process.kill()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            # Waited for, so that nothing of it is left to be collected; one that is just being
+            # started is met in the next round.
+            while self._tasks:
+                for process in self.processes.values():
+                    process.kill()
+                await asyncio.wait(self._tasks, timeout=0.1)
 
     def admit(self, kind: str, namespace: str, item: Object) -> None:
         """Refuse an object that a quota or a standard does not let in.
@@ -249,8 +250,19 @@ class Controllers:
 
     async def _run(self, pod: Object, process: PodProcess) -> None:
         meta = pod["metadata"]
-        await process.start(self._secrets(meta["namespace"]), self.world.claims)
-        pod = self.objects.get("pods", meta["namespace"], meta["name"])
+        try:
+            await process.start(self._secrets(meta["namespace"]), self.world.claims)
+        except OSError as error:
+            pod["status"]["phase"] = "Failed"
+            told = {"exitCode": 128, "reason": "StartError", "message": str(error)}
+            self._state(pod, {"terminated": told})
+            return
+        try:
+            pod = self.objects.get("pods", meta["namespace"], meta["name"])
+        except Refused:  # deleted meanwhile
+            process.kill()
+            await process.ended()
+            return
         pod["status"] |= {"phase": "Running", "podIP": POD_IP, "startTime": now()}
         self._state(pod, {"running": {"startedAt": now()}})
         code = await process.ended()

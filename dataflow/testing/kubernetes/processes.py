@@ -37,6 +37,8 @@ class PodProcess:
         self._container: Mapping[str, Any] = pod["spec"]["containers"][0]
         self._process: asyncio.subprocess.Process | None = None
         self.too_big = False
+        #: All of it has ended: its number may be that of somebody else's process by now.
+        self._over = False
 
     @property
     def pid(self) -> int | None:
@@ -74,6 +76,7 @@ class PodProcess:
                 self.kill()
         code = waiting.result()
         self.kill()  # children that were left behind
+        self._over = True
         return code if code >= 0 else 128 - code
 
     async def stop(self, grace: float) -> None:
@@ -97,7 +100,7 @@ class PodProcess:
         return ""
 
     def _signal(self, number: int) -> None:
-        if self._process is not None:
+        if self._process is not None and not self._over:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
 
