@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 _LOOPBACK = "127.0.0.1"
 _WORKER_PROCESS = "Dask Worker process"
+#: States of a nanny from which it does not come back.
+_ENDED = frozenset({"closed", "failed"})
 
 
 class LocalBackend(ClusterBackend):
@@ -84,8 +86,10 @@ class LocalBackend(ClusterBackend):
 
         A nanny tries once. What kept it (no memory for a process, a full disk) may be over.
         """
-        if len(self._cluster.workers) < self.workers:
-            # Dask gives up a worker that does not come back in time.
+        nannies = self._cluster.workers
+        for name in [name for name, nanny in nannies.items() if nanny.status.name in _ENDED]:
+            del nannies[name]
+        if len(nannies) < self.workers:
             self._cluster.scale(self.workers)
         for nanny in self._cluster.workers.values():
             process = nanny.process
@@ -104,7 +108,7 @@ class LocalBackend(ClusterBackend):
         # Takes a second the first time, in which the event loop has better things to do.
         distributed = await asyncio.to_thread(importlib.import_module, "distributed")
         _leave_main_alone()
-        return await distributed.LocalCluster(
+        return await _patient(distributed)(
             n_workers=self.workers,
             threads_per_worker=self.threads,
             memory_limit=self.memory,
@@ -129,6 +133,21 @@ class LocalBackend(ClusterBackend):
 
     def _about(self) -> str:
         return f"{self.workers} x {self.threads} threads"
+
+
+def _patient(distributed: Any) -> Any:
+    """A local cluster that waits for workers to come back for as long as it takes them.
+
+    Dask's own closes the nanny of a worker that has been away for 15 s, also in the moment in which
+    the worker is back at last and runs something; on a busy machine that happens. Nannies start
+    their workers again by themselves, and we see to nannies.
+    """
+
+    class PatientCluster(distributed.LocalCluster):  # type: ignore[misc]
+        def _update_worker_status(self, op: str, msg: Any) -> None:
+            distributed.deploy.cluster.Cluster._update_worker_status(self, op, msg)
+
+    return PatientCluster
 
 
 _patching = threading.Lock()

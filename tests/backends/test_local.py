@@ -186,15 +186,33 @@ def test_worker_that_did_not_come_up_is_tried_again(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_worker_that_dask_gave_up_is_replaced(tmp_path: Path) -> None:
+def test_nanny_that_ended_is_replaced(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as backend:
             client = await backend.client()
-            ((name, nanny),) = backend._cluster.workers.items()
+            (nanny,) = backend._cluster.workers.values()
             await nanny.close()
-            del backend._cluster.workers[name]
             assert await backend.client() is client
             assert await client.submit(sum, [1, 2]) == 3
+
+    asyncio.run(story())
+
+
+def test_worker_may_take_its_time_to_come_back(tmp_path: Path) -> None:
+    import dask
+
+    async def story() -> None:
+        async with running(tmp_path) as backend:
+            client = await backend.client()
+            (nanny,) = backend._cluster.workers.values()
+            with dask.config.set({"distributed.deploy.lost-worker-timeout": "10 ms"}):
+                os.kill(nanny.pid, signal.SIGKILL)
+                while backend._cluster.scheduler.workers:
+                    await asyncio.sleep(0.01)
+                assert await client.submit(sum, [1, 2]) == 3
+                await asyncio.sleep(0.1)
+            assert list(backend._cluster.workers.values()) == [nanny]
+            assert nanny.status.name == "running"
 
     asyncio.run(story())
 
