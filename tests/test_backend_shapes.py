@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from dataflow.config import parse_site_file
+from dataflow.config import parse_site_file, read_site_file
 from dataflow.config.backend_records import JobQueue, Sge, SshHosts
 from dataflow.config.records import Backend
 from dataflow.errors import ConfigError
@@ -82,3 +83,13 @@ def test_what_is_wrong_is_said_with_its_place(text: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         backend(text)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["sge", "ssh"])
+def test_the_examples_are_right(kind: str) -> None:
+    example = Path(__file__).parents[1] / "hpc" / kind / "site.yaml"
+    assert read_site_file(example).backend.kind == kind
+    # What is commented out is right as well, once its mark is taken away.
+    text = re.sub(r"^(    )# (?=[a-z_]+:)", r"\1", example.read_text(), flags=re.MULTILINE)
+    assert text != example.read_text()
+    assert parse_site_file(text).backend.kind == kind

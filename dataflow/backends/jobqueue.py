@@ -22,6 +22,7 @@ from dataflow.backends.base import Demand, Lease, LeaseStatus
 from dataflow.backends.batch_jobs import CLASSES, job_options
 from dataflow.backends.certificates import as_files, remove_files
 from dataflow.backends.cluster import SCHEDULER_OPTIONS, ClusterBackend, own_security
+from dataflow.backends.drain import drain
 from dataflow.backends.lent import Lent, import_jobqueue, job_that_tells
 from dataflow.backends.nanny import replace_worker
 from dataflow.backends.wanted import Wall, refusal, workers_wanted
@@ -334,20 +335,10 @@ class JobQueueBackend(ClusterBackend):
         self._failures += [f"a batch job was refused: {words}"] * MOST_FAILURES
 
     def _drain(self, one: Lent, now: float) -> None:
-        """Have a worker take nothing more on; what it has begun goes on.
-
-        Dask's own way (``--lifetime``) would end what has been begun, and begin it again elsewhere.
-        """
-        one.draining, scheduler = one.draining or now, self._cluster.scheduler
-        worker = scheduler.workers.get(scheduler.aliases.get(one.name))
-        if worker is None or worker.status.name != "running":
-            return
-        from distributed.core import Status
-
-        log.info("lease-drains", id=one.id, host=one.host)
-        change = {"status": Status.closing_gracefully.name, "stimulus_id": "dataflow-drain"}
-        scheduler.handle_worker_status_change(worker=worker, **change)
-        scheduler.stream_comms[worker.address].send({"op": "worker-status-change", **change})
+        """Have a worker take nothing more on, also one that its nanny has started anew."""
+        one.draining = one.draining or now
+        if drain(self._cluster.scheduler, one.name):
+            log.info("lease-drains", id=one.id, host=one.host)
 
     async def _dismiss(self, lent: Sequence[Lent], now: float) -> None:
         self._let_go([one for one in lent if one.up], now)

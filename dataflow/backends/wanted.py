@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from dataflow._quantities import format_bytes, format_seconds
 from dataflow.backends.base import Demand
 
-#: Longest time (s) that is kept free at the end of a lease, for moving results and for ending.
-LONGEST_MARGIN = 60.0
+#: Time (s) that is kept free at the end of a lease, for moving results and for ending: that a worker
+#: is empty is seen after some seconds, and it takes some more to end.
+SHORTEST_MARGIN, LONGEST_MARGIN = 10.0, 60.0
 
 
 def workers_wanted(demands: Iterable[Demand], *, most: int, threads: int, worth: float) -> int:
@@ -52,8 +53,9 @@ class Wall:
 
     @property
     def margin(self) -> float:
-        """What is kept free at the end (s): a tenth, at most a minute."""
-        return min(self.seconds / 10, LONGEST_MARGIN)
+        """What is kept free at the end (s): a tenth, but 10 s to a minute."""
+        tenth = min(max(self.seconds / 10, SHORTEST_MARGIN), LONGEST_MARGIN)
+        return min(tenth, self.seconds / 3)
 
     @property
     def longest(self) -> float:

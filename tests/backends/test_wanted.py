@@ -100,6 +100,8 @@ def test_refused_is_what_can_never_be_served() -> None:
     assert "shorter than 58 min" in said
 
 
-@pytest.mark.parametrize(("seconds", "margin"), [(60.0, 6.0), (600.0, 60.0), (86400.0, 60.0)])
-def test_the_margin_is_a_tenth_and_at_most_a_minute(seconds: float, margin: float) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "margin"), [(24.0, 8.0), (30.0, 10.0), (60.0, 10.0), (300.0, 30.0), (86400.0, 60.0)]
+)
+def test_the_margin_is_a_tenth_and_ten_seconds_to_a_minute(seconds: float, margin: float) -> None:
     assert Wall(seconds=seconds).margin == pytest.approx(margin)

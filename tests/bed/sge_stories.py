@@ -129,7 +129,7 @@ async def before_the_wall() -> None:
 
 
 async def accounted() -> None:
-    backend = made(memory_resource="h_vmem", parallel_environment="smp")
+    backend = made(memory_resource="mem_free", parallel_environment="smp")
     await backend.request(demand())
     client = await backend.client()
     number = await client.submit(_numbered, 1.0)

@@ -140,7 +140,7 @@ def test_workers_are_empty_before_their_wall(bed: Bed, login: Any) -> None:
 
 def test_what_was_asked_for_and_used_is_in_the_accounting(bed: Bed, login: Any) -> None:
     (said,) = tell(bed, "accounted")
-    for words in ("h_vmem=477M", "h_rt=120", "smp range: 1", "flow.q"):
+    for words in ("mem_free=477M", "h_rt=120", "smp range: 1", "flow.q"):
         assert words in said["asked"]
     assert said["exit"] == 137
     assert said["failed"].startswith("100")
