@@ -199,7 +199,10 @@ def test_merge_keys_work() -> None:
         ("sites: [{name: a, address: 'http://u:p@x'}]", "a secret must not stand in this file"),
         ("peers: ['https://']", "peers[0].address: 'https://' is no address"),
         ("site: {name: a}\nsite: {name: b}", "s.yaml:2: site: stands here again; first in line 1"),
-        ("site: {name: a}\nbackend: {kind: slurm}", "backend.kind: must be 'local', 'ssh', 'sge', 'kubernetes' or 'jobqueue', not 'slurm'"),
+        (
+            "site: {name: a}\nbackend: {kind: slurm}",
+            "backend.kind: must be 'local', 'ssh', 'sge', 'kubernetes' or 'jobqueue', not 'slurm'",
+        ),
         (
             "site: {name: a, workers: 1}\nbackend: {workers: 1}",
             "s.yaml:2: backend.workers: is said twice: here and in site.workers",
