@@ -8,12 +8,19 @@ from pathlib import Path
 
 import pytest
 
-_spec = importlib.util.spec_from_file_location("network", Path(__file__).with_name("network.py"))
-assert _spec is not None
-assert _spec.loader is not None
-network = importlib.util.module_from_spec(_spec)
-sys.modules.setdefault("bed_network", network)
-_spec.loader.exec_module(network)
+
+def _load(name: str) -> None:
+    """Tests are imported without a package: what they share is known as ``bed_<name>``."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    if sys.modules.setdefault(f"bed_{name}", module) is module:
+        spec.loader.exec_module(module)
+
+
+for shared in ("network", "sites"):
+    _load(shared)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

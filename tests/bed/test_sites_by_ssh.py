@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import signal
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from bed_network import until
+from bed_sites import Sites
 
 import dataflow as flow
 from dataflow.errors import SiteUnreachable
 from dataflow.testing.bed import Bed
-
-SHAPE = (20_000, 100)
 
 
 @flow.operation(kind="linear", output="same")
@@ -40,59 +35,6 @@ def slowly(x: Any, *, seconds: float) -> Any:
 
     time.sleep(seconds)
     return x + 1
-
-
-class Sites:
-    """Sites on hosts of the bed, each with one array called like it, and the notebook's file."""
-
-    def __init__(self, bed: Bed, folder: Path, names: list[str]) -> None:
-        self.bed, self.folder, self.names = bed, folder, names
-        #: Below the home directory of each site, and for this test alone.
-        self.home = f"flow-{uuid.uuid4().hex[:8]}"
-        self.values: dict[str, np.ndarray[Any, Any]] = {}
-        for number, name in enumerate(names):
-            self.values[name] = np.random.default_rng(number).random(SHAPE)
-            host = bed.host(name)
-            host.run(f"mkdir -p {self.home}/data")
-            document = {
-                "site": {"name": name, "workers": 1, "memory": "1 GB"},
-                "state": "./state",
-                "stores": [
-                    {"name": "data", "url": "./data", "purpose": "data"},
-                    {"name": "results", "url": "./results"},
-                ],
-            }
-            host.run(f"cat > {self.home}/site.yaml", stdin=yaml.safe_dump(document))
-            values = f"np.random.default_rng({number}).random({SHAPE})"
-            make = f"import numpy as np; np.save('{self.home}/data/{name}.npy', {values})"
-            host.run([bed.python, "-c", make])
-        self.file = folder / "sites.yaml"
-        ssh = {
-            "python": str(bed.python),
-            "config": str(bed.ssh_config),
-            "site_file": f"{self.home}/site.yaml",
-        }
-        sites = [{"name": name, "address": f"ssh://{name}", "ssh": ssh} for name in names]
-        self.file.write_text(yaml.safe_dump({"sites": sites}))
-
-    @contextlib.contextmanager
-    def session(self) -> Iterator[flow.Session]:
-        with flow.connect(self.file, state=self.folder / "notebook", user="anna") as session:
-            for name in self.names:
-                if name not in session:
-                    path = f"/home/{self.bed.user}/{self.home}/data/{name}.npy"
-                    session.register(path, name=name, site=name)
-            yield session
-
-    def agent(self, name: str) -> int:
-        """The agent's number, as its host knows it."""
-        said = self.bed.host(name).run(f"cat {self.home}/state/agent.json").stdout
-        return int(json.loads(said)["pid"])
-
-    def end(self) -> None:
-        for name in self.names:
-            with contextlib.suppress(Exception):
-                self.bed.host(name).end(self.agent(name), signal.SIGTERM)
 
 
 @pytest.fixture

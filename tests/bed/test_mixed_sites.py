@@ -1,0 +1,107 @@
+"""One notebook with SSH keys: Grid Engine at one site, plain processes at another, results in S3."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import numpy as np
+import pytest
+import yaml
+from bed_network import until
+from bed_sites import Sites
+
+import dataflow as flow
+from dataflow.testing.bed import Bed
+
+GRID_ENGINE = {
+    "queue": "flow.q",
+    "interface": "eth0",
+    "scheduler_interface": "lan0",
+    "walltime": "10 min",
+    "idle": "2 s",
+    "look": "1 s",
+    "worth": "10 s",
+    "orphaned": "15 s",
+}
+
+
+@flow.operation(kind="linear", output="same")
+def doubled(x: Any) -> Any:
+    return 2 * x
+
+
+@flow.operation(kind="opaque", lazy=False)
+def host_of(x: Any) -> Any:
+    import platform
+
+    import xarray as xr
+
+    return xr.DataArray(platform.node())
+
+
+@flow.operation(kind="opaque", lazy=False)
+def sorted_rows(x: Any) -> Any:
+    import numpy as np
+
+    return x.copy(data=np.sort(np.asarray(x), axis=0))
+
+
+@pytest.fixture
+def bucket(bed: Bed) -> Any:
+    client = botocore.session.Session().create_client(
+        "s3",
+        region_name=bed.s3.region,
+        endpoint_url=bed.s3.endpoint,
+        aws_access_key_id=bed.s3.access_key,
+        aws_secret_access_key=bed.s3.secret_key,
+    )
+    name = f"results-{uuid.uuid4().hex[:8]}"
+    client.create_bucket(Bucket=name)
+    return client, name
+
+
+@pytest.fixture
+def sites(bed: Bed, bucket: Any, tmp_path: Path) -> Iterator[Sites]:
+    backend = {"workers": 2, "memory": "500 MB", "sge": GRID_ENGINE}
+    s3 = {
+        "name": "results",
+        "url": f"s3://{bucket[1]}/flow",
+        "credentials": "bucket",
+        "options": {"endpoint": bed.s3.endpoint, "region": bed.s3.region, "path_style": "true"},
+    }
+    data = {"name": "data", "url": "./data", "purpose": "data"}
+    found = Sites(
+        bed,
+        tmp_path,
+        ["hpc", "edge", "third"],
+        more={
+            "hpc": {"site": {"name": "hpc"}, "backend": backend},
+            "third": {"stores": [data, s3]},
+        },
+        secrets={"third": yaml.safe_dump({"bucket": bed.s3.credentials})},
+    )
+    yield found
+    found.end()
+    until(lambda: not bed.host("hpc").run("qstat").stdout.strip())
+
+
+def test_a_mixed_graph_over_three_kinds_of_sites(sites: Sites, bucket: Any) -> None:
+    hpc, edge = sites.values["hpc"], sites.values["edge"]
+    with sites.session() as session:
+        where = session.submit(host_of(session["hpc"])).result(120)
+        assert str(where.values) in ("hpc-n1", "hpc-n2"), "a batch job computed it"
+        graph = sorted_rows(doubled(session["hpc"]) - session["edge"])
+        plan = session.plan(graph, scope={"doubled": "hpc"}, result_at="third")
+        assert {part.site for part in plan.segments} >= {"hpc"}
+        job = session.submit(plan)
+        np.testing.assert_allclose(job.result(180), np.sort(2 * hpc - edge, axis=0))
+        crossed = {(entry.source, entry.target) for entry in job.ledger()}
+        assert ("visitor", "third") in crossed
+    client, name = bucket
+    keys = [item["Key"] for item in client.list_objects_v2(Bucket=name)["Contents"]]
+    assert any(key.endswith("COMMIT.json") for key in keys), "the result lies in S3"
+    assert sites.bed.host("third").run(f"du -s {sites.home}/results", check=False).returncode
