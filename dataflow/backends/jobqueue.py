@@ -23,7 +23,7 @@ from dataflow.backends.batch_jobs import CLASSES, job_options
 from dataflow.backends.certificates import as_files, remove_files
 from dataflow.backends.cluster import SCHEDULER_OPTIONS, ClusterBackend, own_security
 from dataflow.backends.drain import drain
-from dataflow.backends.lent import Lent, import_jobqueue, job_that_tells
+from dataflow.backends.lent import Lent, import_jobqueue, job_that_tells, patient
 from dataflow.backends.nanny import replace_worker
 from dataflow.backends.wanted import Wall, refusal, workers_wanted
 from dataflow.config.backend_records import Batch
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 MOST_FAILURES = 2
 
 #: Seconds that a worker may be away from the scheduler, while its nanny starts another.
-AWAY = 20.0
+AWAY = 60.0
 
 #: Seconds for a worker that has been told to go; then its job is cancelled.
 GRACE = 15.0
@@ -164,7 +164,7 @@ class JobQueueBackend(ClusterBackend):
         self.logs.mkdir(parents=True, exist_ok=True)
         await self._clear()
         cluster_class = getattr(jobqueue, CLASSES[self.system])
-        cluster = await cluster_class(
+        cluster = await patient(cluster_class)(
             job_cls=job_that_tells(cluster_class.job_cls),
             name=self.job_name,
             asynchronous=True,
@@ -267,10 +267,8 @@ class JobQueueBackend(ClusterBackend):
 
     async def _ask(self) -> None:
         """What the batch system knows of the jobs; here nothing, so that looks must do."""
-        now = asyncio.get_running_loop().time()
-        for one in list(self._lent.values()):
-            if one.gone is not None and now - one.gone > (AWAY if one.leaving is None else 0.0):
-                await self._over(one, "" if one.leaving else "its worker did not come back")
+        for one in [one for one in self._lent.values() if one.leaving and one.gone]:
+            await self._over(one, "")
 
     async def _fit(self) -> None:
         """Have as many workers as are wanted: submit, drain, and let go."""
@@ -289,6 +287,8 @@ class JobQueueBackend(ClusterBackend):
         for one in list(self._lent.values()):
             if one.leaving is not None and now - one.leaving > GRACE:
                 await self._remove([one])
+            elif one.gone is not None and now - one.gone > AWAY:
+                await self._remove([one], "its worker did not come back")
             elif one.draining and one.works and one.quiet and now - one.quiet > EMPTY:
                 self._let_go([one], now)
         useful = [one for one in self._lent.values() if one.useful]
@@ -361,11 +361,11 @@ class JobQueueBackend(ClusterBackend):
             self._background.add(task := asyncio.create_task(retire()))
             task.add_done_callback(self._background.discard)
 
-    async def _remove(self, lent: Sequence[Lent]) -> None:
+    async def _remove(self, lent: Sequence[Lent], reason: str = "") -> None:
         """Cancel batch jobs, whatever they do."""
         for one in lent:
             if self._lent.pop(one.name, None) is not None:
-                self._remember(one, "ended", "")
+                self._remember(one, "failed" if reason else "ended", reason)
         if lent:
             await self._cluster.scale_down([one.name for one in lent])
 

@@ -152,6 +152,21 @@ def import_jobqueue() -> Any:
     return package
 
 
+def patient(cluster_class: Any) -> Any:
+    """A cluster of dask-jobqueue's that cancels nothing by itself.
+
+    Its own cancels the job of a worker that has been away for 15 s, also in the moment in which the
+    nanny has started the next; on a busy host that happens.
+    """
+    from distributed.deploy.cluster import Cluster
+
+    class PatientCluster(cluster_class):  # type: ignore[misc]
+        def _update_worker_status(self, op: str, msg: Any) -> None:
+            Cluster._update_worker_status(self, op, msg)  # type: ignore[no-untyped-call]
+
+    return PatientCluster
+
+
 def _without_defaults() -> None:
     """Sections of its settings in which nothing is said.
 

@@ -86,7 +86,7 @@ class SshBackend(ClusterBackend):
     settings
         What the site file says.
     directory
-        Not used by the hosts.
+        Of this host alone.
     """
 
     def __init__(
@@ -220,9 +220,21 @@ class SshBackend(ClusterBackend):
             finally:
                 host.up, host.process = False, None
             log.warning("host-lost", host=host.name, reason=host.reason)
+            await self._forget(scheduler, host)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.again):
                     await host.again.wait()
+
+    async def _forget(self, scheduler: Any, host: _Host) -> None:
+        """Have tasks of a lost host run elsewhere; that it was lost does not count against them.
+
+        Dask would wait for five minutes where a host only stands still, its connections open.
+        """
+        for worker in [one for one in scheduler.workers.values() if one.name in host.workers]:
+            with suppress(Exception):
+                await scheduler.remove_worker(
+                    worker.address, stimulus_id="dataflow-host-lost", expected=True, close=False
+                )
 
     async def _run(self, scheduler: Any, host: _Host) -> None:
         import asyncssh

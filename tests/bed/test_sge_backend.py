@@ -166,4 +166,6 @@ def test_a_killed_agent_leaves_nothing_that_runs(bed: Bed, login: Any) -> None:
     (again,) = tell(bed, "starts_again")
     print("after the kill", time.monotonic() - begun)
     assert again == {"empty": True, "directory": ["logs", "workers.crt", "workers.key"]}
-    agent.stdout.close()
+    for pipe in (agent.stdin, agent.stdout):
+        if pipe is not None:
+            pipe.close()
