@@ -271,7 +271,9 @@ class KubernetesBackend(ClusterBackend):
     async def _tend_always(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), LOOK_EVERY)
+                # Python 3.11's `wait_for` may lose a cancellation that comes with the wake-up.
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._wake.wait()
             self._wake.clear()
             try:
                 await self._look()

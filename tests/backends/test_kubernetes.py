@@ -158,7 +158,7 @@ def test_a_worker_stops_before_its_deadline_and_is_ended_at_it(cluster: Kubernet
             client = await backend.client()
             first = await client.submit(os.getpid)
             # As old as it may get with a step of this length: another takes over.
-            await backend.request(Demand(order="longer", job="j", longest=44.0, seconds=44.0))
+            await backend.request(Demand(order="longer", job="j", longest=39.0, seconds=39.0))
             await until(lambda: any("deadline" in lease.reason for lease in ended(backend)))
             assert await client.submit(os.getpid, pure=False) != first
 

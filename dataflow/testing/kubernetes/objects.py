@@ -6,6 +6,7 @@ Used from one event loop only.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import re
 import secrets
@@ -168,10 +169,9 @@ class Objects:
     async def news(self, seconds: float) -> None:
         """Wait until something happens, at most so long."""
         waiting = self._news
-        try:
-            await asyncio.wait_for(waiting.wait(), seconds)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await waiting.wait()
 
     def wake(self) -> None:
         """Let everybody look who waits for news."""

@@ -86,7 +86,8 @@ class PodProcess:
         if grace > 0:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._process.wait()), grace)
+                async with asyncio.timeout(grace):
+                    await self._process.wait()
         self.kill()
 
     def kill(self) -> None:
