@@ -6,6 +6,7 @@ value, with the modules beside it that it uses. What is installed, there as here
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -15,11 +16,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cloudpickle
 
+from dataflow.errors import GraphError
 from dataflow.graph.installed import is_installed
 from dataflow.graph.operation import Functions
+from dataflow.storage.source import Source
 
 _DIGEST = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
@@ -27,10 +31,37 @@ _registering = threading.Lock()
 
 
 def pack(functions: Functions) -> bytes:
-    """The functions as bytes that :func:`unpack` opens in any process of the same Python."""
+    """The functions as bytes that :func:`unpack` opens in any process of the same Python.
+
+    Raises
+    ------
+    GraphError
+        If they hold data that were opened with a secret, which would travel, and be kept, with them.
+    """
+    packed = io.BytesIO()
     with _by_value():
-        packed: bytes = cloudpickle.dumps(functions)
-        return packed
+        _Packer(packed).dump(functions)
+    return packed.getvalue()
+
+
+class _Packer(cloudpickle.Pickler):  # type: ignore[misc]
+    """Refuses what knows a token or a key: the code of an operation is kept at every site it visits."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if _holds_secret(value):
+            raise GraphError(
+                "a function uses data that were opened with a token or a key, which would travel with "
+                "it\nWhat you can do: give the dataset to the operation as an argument, as in "
+                "f(session['run1']), or load the values before."
+            )
+        return super().reducer_override(value)
+
+
+def _holds_secret(value: Any) -> bool:
+    if isinstance(value, Source):
+        return bool(value.credentials or value.headers)
+    library, _, _ = type(value).__module__.partition(".")
+    return library == "obstore" and type(value).__name__ in ("S3Store", "HTTPStore")
 
 
 def unpack(payload: bytes) -> Functions:

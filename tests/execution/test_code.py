@@ -10,11 +10,16 @@ from pathlib import Path
 from types import ModuleType
 
 import cloudpickle
+import obstore.store
 import pytest
 
+from dataflow.datasets import Variable
+from dataflow.errors import GraphError
 from dataflow.execution.code import CodeStore, pack, unpack
 from dataflow.graph.arithmetic import add
 from dataflow.graph.operation import Functions, operation
+from dataflow.storage.read import NpyArray
+from dataflow.storage.source import Source
 
 ROOT = Path(__file__).parents[2]
 OFFSET = 40
@@ -134,6 +139,37 @@ def test_anything_else_is_refused() -> None:
 
 
 # --- the store -------------------------------------------------------------------------------
+
+
+def functions_with(held: object) -> Functions:
+    def uses(x: object) -> object:
+        return held, x
+
+    return Functions(uses)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        Source("http://site/x", headers={"authorization": "Bearer swordfish"}),
+        Source("s3://b/x", credentials={"secret_access_key": "swordfish"}),
+        NpyArray(Source("http://s/x", headers={"a": "swordfish"}), Variable("x", (), (), "f8", 8)),
+        obstore.store.HTTPStore(
+            "http://site/x", client_options={"default_headers": {"a": "swordfish"}}
+        ),
+        [{"deep": obstore.store.S3Store("b", region="r", secret_access_key="swordfish")}],
+    ],
+    ids=["token", "key", "array", "http", "s3"],
+)
+def test_secrets_do_not_travel_with_code(held: object) -> None:
+    with pytest.raises(GraphError, match="as an argument") as caught:
+        pack(functions_with(held))
+    assert "swordfish" not in str(caught.value)
+
+
+def test_what_lies_here_without_a_secret_may_travel() -> None:
+    held = Source("file:///data/x.npy")
+    assert unpack(pack(functions_with(held))).function is not None
 
 
 def test_first_payload_stays(tmp_path: Path) -> None:
