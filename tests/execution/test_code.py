@@ -153,11 +153,20 @@ def functions_with(held: object) -> Functions:
     [
         Source("http://site/x", headers={"authorization": "Bearer swordfish"}),
         Source("s3://b/x", credentials={"secret_access_key": "swordfish"}),
-        NpyArray(Source("http://s/x", headers={"a": "swordfish"}), Variable("x", (), (), "f8", 8)),
+        NpyArray(
+            Source("http://s/x", headers={"a": "swordfish"}),
+            Variable(name="x", dims=(), shape=(), dtype="f8", nbytes=8),
+        ),
         obstore.store.HTTPStore(
             "http://site/x", client_options={"default_headers": {"a": "swordfish"}}
         ),
-        [{"deep": obstore.store.S3Store("b", region="r", secret_access_key="swordfish")}],
+        [
+            {
+                "deep": obstore.store.S3Store(
+                    "b", region="r", access_key_id="a", secret_access_key="swordfish"
+                )
+            }
+        ],
     ],
     ids=["token", "key", "array", "http", "s3"],
 )
