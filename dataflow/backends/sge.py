@@ -49,7 +49,7 @@ _REMEMBERED = 200
 
 #: A line about an error, of Python or of the shell.
 _ERROR = re.compile(
-    r"^\w[\w.]*(Error|Exception)\b|command not found|No such file|[Pp]ermission denied"
+    r"^[\w.]*(Error|Exception)\b|command not found|No such file|[Pp]ermission denied"
 )
 
 #: What is known of an end until the accounting says more.

@@ -127,6 +127,25 @@ def test_a_job_that_waits_is_no_trouble_and_one_that_was_deleted_is(bed: Bed, lo
     assert again == {"again": 3, "trouble": ""}
 
 
+def test_a_step_of_a_session_runs_in_a_batch_job(bed: Bed, login: Any) -> None:
+    script = CHECKOUT / "tests" / "bed" / "sge_session.py"
+    said = json.loads(
+        login.run([bed.python, script, bed.queue], timeout=240).stdout.splitlines()[-1]
+    )
+    assert said["same"]
+    emptied(bed)
+    # The accounting is written a moment after the queue is empty.
+    deadline = time.monotonic() + 30
+    while (record := login.run(f"qacct -j {said['job']}", check=False)).returncode:
+        assert time.monotonic() < deadline, record.stderr
+        time.sleep(0.2)
+    assert f"qname        {bed.queue}" in record.stdout
+    said = json.loads(login.run([bed.python, script, "nosuch.q"]).stdout.splitlines()[-1])
+    assert said["error"] == "SiteRefused"
+    assert "site 'hpc' refuses" in said["said"]
+    assert 'unknown queue "nosuch.q"' in said["said"]
+
+
 @pytest.mark.slow
 def test_workers_are_empty_before_their_wall(bed: Bed, login: Any) -> None:
     (said,) = tell(bed, "before_the_wall")
