@@ -7,6 +7,7 @@ writes down what it says; :mod:`dataflow.agent.door` has asked who it is before.
 from __future__ import annotations
 
 import asyncio
+import time
 from importlib.metadata import version
 from typing import Annotated
 from urllib.parse import unquote
@@ -28,6 +29,7 @@ from dataflow.catalog.access import KnownSite
 from dataflow.datasets import Dataset
 from dataflow.errors import PolicyError
 from dataflow.stores import store_for
+from dataflow.versions import versions
 
 #: Most bytes that the body of a request may have.
 BODY_LIMIT = 64 * 2**20
@@ -66,6 +68,7 @@ def create_app(
     )
     app.state.participant = participant
     app.state.stopping = asyncio.Event()
+    app.state.versions = dict(versions())
     answers.install(app)
     for part in (router, jobs.router, serve_data.router):
         app.include_router(part)
@@ -87,11 +90,13 @@ async def health() -> Response:
     response_model=SiteAnswer,
     responses=refusals(),
 )
-async def site(own: Own) -> Response:
+async def site(request: Request, own: Own) -> Response:
     answer = SiteAnswer(
         site=own.site,
         stores=own.topology().stores_at(own.site.name),
         version=version("jupyter-dataflow"),
+        versions=request.app.state.versions,
+        time=time.time(),
         dashboard=own.dashboard(),
     )
     return record(answer, SiteAnswer)

@@ -49,11 +49,17 @@ class Health(Body):
 
 
 class SiteAnswer(Body):
-    """The site: its record, its stores, and the version of the program that serves it."""
+    """The site: its record, its stores, and the version of the program that serves it.
+
+    ``versions`` are those of Python and of the packages that must agree between sites; ``time`` is
+    the site's clock, in seconds since the epoch.
+    """
 
     site: Site
     stores: tuple[Store, ...]
     version: str
+    versions: dict[str, str] = Field(default_factory=dict)
+    time: float | None = None
     dashboard: str | None = None
 
 

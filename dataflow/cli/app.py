@@ -294,6 +294,24 @@ def ledger(id: Annotated[str, typer.Argument(help="The job's id.")], json: AsJso
     )
 
 
+@app.command()
+def doctor(
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", metavar="FILE", help="A site file.")
+    ] = None,
+    sites: Annotated[
+        Path | None, typer.Option("--sites", "-s", metavar="FILE", help="The same.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Check a site file, and all that it names; say what to do about what fails."""
+    if config is not None and sites is not None:
+        raise typer.BadParameter("give one file, by --config or by --sites")
+    from dataflow.cli.doctor import run
+
+    run(config or sites or _Globals.sites, json=json)
+
+
 # --- doing ------------------------------------------------------------------------------------
 
 

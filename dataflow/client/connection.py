@@ -88,7 +88,7 @@ class Connection:
         self._http = httpx2.AsyncClient(
             auth=self._token,
             timeout=httpx2.Timeout(timeout, connect=CONNECT_SECONDS),
-            trust_env=not (socket or reach is not None or _is_loopback(parts.hostname)),
+            trust_env=not (socket or reach is not None or is_loopback(parts.hostname)),
             limits=limits,
             transport=transport
             or (httpx2.AsyncHTTPTransport(uds=socket, limits=limits) if socket else None),
@@ -320,7 +320,8 @@ def _shown(address: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def _is_loopback(host: str | None) -> bool:
+def is_loopback(host: str | None) -> bool:
+    """Whether a host is this machine by its loopback interface."""
     try:
         return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
     except ValueError:

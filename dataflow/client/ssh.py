@@ -107,6 +107,18 @@ class SshReach:
             self._opening.add_done_callback(self._opened)
         return await asyncio.shield(self._opening)
 
+    async def login(self) -> None:
+        """Connect, and leave the agent alone: neither looked for nor started.
+
+        Raises
+        ------
+        SiteUnreachable, SiteRefused
+            As :meth:`ready`.
+        """
+        if not self._holds():
+            await self._drop()
+            self._connection = await self._connect()
+
     def doubt(self) -> None:
         """The agent did not answer as one does: look for it again before it is asked again.
 

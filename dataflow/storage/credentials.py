@@ -66,7 +66,7 @@ def resolve(name: str | None) -> Mapping[str, str]:
     variable = "DATAFLOW_CREDENTIALS_" + re.sub(r"[^A-Za-z0-9]", "_", name).upper()
     if variable in os.environ:
         return Secret(name, _fields(_json(os.environ[variable], variable), variable, name))
-    file = _file()
+    file = credentials_file()
     if file.exists():
         entries = _entries(file)
         if name in entries:
@@ -87,14 +87,15 @@ def for_address(address: str) -> Mapping[str, str]:
 
     So a token goes to sites that were heard of from others only where its owner has said so.
     """
-    file = _file()
+    file = credentials_file()
     for name, entry in _entries(file).items() if file.exists() else ():
         if isinstance(entry, Mapping) and str(entry.get("address", "")).rstrip("/") == address:
             return Secret(str(name), _fields(entry, str(file), str(name)))
     return Secret("", {})
 
 
-def _file() -> Path:
+def credentials_file() -> Path:
+    """Where credentials stand that are not in the environment; it need not exist."""
     chosen = os.environ.get("DATAFLOW_CREDENTIALS_FILE")
     return Path(chosen) if chosen else Path.home() / ".config" / "dataflow" / "credentials.yaml"
 
