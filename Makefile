@@ -44,11 +44,12 @@ docs: $(DOCS) ## the documentation, into docs/_build/html; warnings are errors
 	$(BIN)/sphinx-build -W --keep-going --quiet -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-bench: $(DEV) ## every benchmark, in its quick form, as JSON lines
+bench: $(DEV) ## every benchmark that can run here, in its quick form, as JSON lines
 	@found=; failed=; \
 	for file in benchmarks/[!_]*.py; do \
 		[ -f "$$file" ] || continue; found=yes; echo "== $$file" >&2; \
-		$(BIN)/python "$$file" --quick --json || failed="$$failed $$file"; \
+		status=0; $(BIN)/python "$$file" --quick --json || status=$$?; \
+		case $$status in 0|2) ;; *) failed="$$failed $$file" ;; esac; \
 	done; \
 	[ -n "$$found" ] || { echo "no benchmarks yet" >&2; exit 2; }; \
 	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
