@@ -265,7 +265,7 @@ def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
 def test_help_names_every_command() -> None:
     done = process("--help")
     assert done.returncode == 0
-    commands = ("sites", "datasets", "register", "jobs", "job", "ledger", "agent")
+    commands = ("sites", "datasets", "register", "jobs", "job", "ledger", "agent", "doctor")
     for word in (*commands, "--sites", "--debug", "--install-completion", "Exit codes"):
         assert word in done.stdout
     assert process().returncode in (0, 2)

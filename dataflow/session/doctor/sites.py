@@ -72,7 +72,7 @@ async def _with_token(other: PeerAddress, ask: Ask, notes: Notes) -> None:
         notes.end(from_error(error, "mend the credentials file"))
         return
     label = f"credential {shown}" if shown else "the token of this address" if named else ""
-    look = await _asked(ask, notes, other.address, named.get("token"))
+    look = await _asked(ask, "/v1/site", notes, other.address, named.get("token"))
     if look is None or not notes.end(judge.token(look, shown=label)):
         return
     answer = look.document
@@ -88,14 +88,16 @@ async def _with_token(other: PeerAddress, ask: Ask, notes: Notes) -> None:
         )
     notes.add("clock", judge.clock(look.ahead(answer.get("time"))))
     notes.begin("latency")
-    look = await _asked(ask, notes, other.address, None)
+    look = await _asked(ask, "/v1/health", notes, other.address)
     if look is not None:
         notes.end(judge.latency(look.seconds))
 
 
-async def _asked(ask: Ask, notes: Notes, address: str, token: str | None) -> Look | None:
+async def _asked(
+    ask: Ask, path: str, notes: Notes, address: str, token: str | None = None
+) -> Look | None:
     try:
-        return await ask("/v1/site" if token else "/v1/health", token=token)
+        return await ask(path, token=token)
     except NoAnswer as error:
         notes.end(judge.no_answer(error.step, error.reason, address))
         return None
@@ -191,6 +193,6 @@ async def _agent_there(reach: SshReach, found: There, notes: Notes) -> None:
         return
     door = await reach.ready()
     async with looking(door.url, seconds=ANSWER_SECONDS) as ask:
-        look = await _asked(ask, notes, reach.address, door.token)
+        look = await _asked(ask, "/v1/site", notes, reach.address, door.token)
         if look is not None:
             notes.end(judge.token(look, shown="its own token"))
