@@ -271,6 +271,8 @@ def test_the_site_and_those_it_knows(agent: Any) -> None:
     answer = agent.call("GET", "/v1/site").json()
     assert answer["site"]["name"] == "uva"
     assert [store["name"] for store in answer["stores"]] == ["data"]
+    assert set(answer["versions"]) >= {"python", "jupyter-dataflow"}
+    assert answer["time"] > 0
     (itself,) = agent.call("GET", "/v1/peers").json()
     assert (itself["site"], itself["answering"]) == ("uva", True)
 

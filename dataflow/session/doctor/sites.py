@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -105,6 +107,9 @@ async def _asked(
 
 async def resolves(host: str, scheme: str, notes: Notes) -> bool:
     """Check that a host has an address; one behind a proxy is resolved by that."""
+    with suppress(ValueError):
+        ipaddress.ip_address(host)
+        return True  # it is one
     notes.begin("name lookup")
     proxies = getproxies()
     proxied = scheme in proxies or "all" in proxies
