@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import os
+import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import formatdate
@@ -15,6 +18,10 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from dataflow.client.ssh import SshReach
 from dataflow.session.doctor.checks import Check
@@ -179,7 +186,12 @@ def test_a_name_that_does_not_exist(tmp_path: Path) -> None:
 
 
 @contextmanager
-def serving(answers: Mapping[str, tuple[int, Any]], *, ahead: float = 0.0) -> Iterator[str]:
+def serving(
+    answers: Mapping[str, tuple[int, Any]],
+    *,
+    ahead: float = 0.0,
+    tls: tuple[Path, Path] | None = None,
+) -> Iterator[str]:
     """A server that gives these answers, by path; its clock may be wrong."""
 
     class Answer(BaseHTTPRequestHandler):
@@ -192,14 +204,18 @@ def serving(answers: Mapping[str, tuple[int, Any]], *, ahead: float = 0.0) -> It
             self.wfile.write(body)
 
         def date_time_string(self, timestamp: float | None = None) -> str:
-            import time
-
             return formatdate((timestamp or time.time()) + ahead, usegmt=True)
 
         def log_message(self, *_: Any) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            server.socket = context.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
@@ -251,6 +267,48 @@ def test_something_else_answers(tmp_path: Path, status: int, words: str) -> None
         checks = examine(named(tmp_path, address))
     assert wrong(checks) == ["site old: reach"]
     assert words in of(checks, "site old")["reach"].said
+
+
+def write_certificate(folder: Path, *, days: float) -> tuple[Path, Path]:
+    """A certificate for this machine that nobody has signed, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=400))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    plain = serialization.NoEncryption()
+    (folder / "tls.crt").write_bytes(certificate.public_bytes(pem))
+    (folder / "tls.key").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+    )
+    return folder / "tls.crt", folder / "tls.key"
+
+
+def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
+    with serving({"/v1/health": HEALTH}, tls=write_certificate(tmp_path, days=90)) as address:
+        checks = examine(named(tmp_path, address.replace("http://127.0.0.1", "https://localhost")))
+    assert wrong(checks) == ["site old: reach"]
+    check = of(checks, "site old")["reach"]
+    assert check.said.startswith("TLS: ")
+    assert "certificate" in check.advice
+
+
+@pytest.mark.parametrize(("days", "status"), [(90.0, "ok"), (5.0, "warning"), (-5.0, "failed")])
+def test_our_own_certificate(tmp_path: Path, days: float, status: str) -> None:
+    certificate, key = write_certificate(tmp_path, days=days)
+    listen = {"address": "127.0.0.1:0", "certificate": str(certificate), "key": str(key)}
+    checks = examine(write(tmp_path / "site.yaml", {"site": {"name": "lab"}, "listen": listen}))
+    assert of(checks, "site lab (own)")["certificate"].status == status
 
 
 # --- SSH ------------------------------------------------------------------------------------------

@@ -21,9 +21,9 @@ from dataflow.session.doctor.checks import Notes, failed, from_error, in_thread,
 from dataflow.storage import credentials as secrets
 from dataflow.versions import versions
 
-#: Seconds for a question over HTTP; for all about one site; the same for one behind SSH, where a
+#: Seconds for a question over HTTP; for all about one site; for a command behind SSH, where a
 #: login and Python on a network file system take their time.
-ANSWER_SECONDS, SITE_SECONDS, SSH_SECONDS = 4.0, 10.0, 25.0
+ANSWER_SECONDS, SITE_SECONDS, SSH_SECONDS = 4.0, 10.0, 15.0
 
 
 async def examine_site(other: PeerAddress, notes: Notes) -> None:

@@ -201,7 +201,7 @@ async def _host(host: str, settings: SshHosts) -> list[Check]:
         finally:
             await reach.close()
 
-    return await bounded(f"workers (ssh) {host}", look, seconds=SSH_SECONDS)
+    return await bounded(f"workers (ssh) {host}", look, seconds=2 * SSH_SECONDS)
 
 
 def _fit(theirs: dict[str, str], host: str) -> Finding:
