@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import psutil
 
@@ -31,6 +33,8 @@ MARK = "dataflow-agent: "
 
 #: Seconds for an agent to come up, imports from a cold network file system included.
 START_SECONDS = 60.0
+#: Seconds that an agent which does not answer any more gets to end.
+ENDING_SECONDS = 10.0
 
 LOG_FILE, LOCK_FILE, SOCKET_FILE = "agent.log", "agent.lock", "agent.sock"
 
@@ -73,16 +77,41 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _running(state: Path) -> Mapping[str, Any] | None:
     """What the agent of this directory says of itself, if its process is alive."""
+    limit = time.monotonic() + ENDING_SECONDS
+    while True:
+        try:
+            found = dict(json.loads((state / ADDRESS_FILE).read_text()))
+            host, pid, address = found.get("host", ""), int(found["pid"]), str(found["address"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if host and host != socket.gethostname():
+            raise SiteUnreachable(
+                str(found.get("site", "")),
+                f"its agent runs on {host}, and this is {socket.gethostname()}: say ssh://{host}, or "
+                f"remove {state / ADDRESS_FILE} if nothing runs there any more",
+            )
+        if _answers(address):
+            return found
+        # It may be about to end; a number alone says nothing, as it may be another's by now.
+        if not psutil.pid_exists(pid) or time.monotonic() > limit:
+            return None
+        time.sleep(0.1)
+
+
+def _answers(address: str) -> bool:
+    """Whether somebody listens there."""
+    parts = urlsplit(address)
     try:
-        found = json.loads((state / ADDRESS_FILE).read_text())
-        process = psutil.Process(int(found["pid"]))
-        began = process.create_time()
-    except (OSError, ValueError, KeyError, psutil.Error):
-        return None
-    # A number is given again: a process younger than the file is somebody else.
-    if began > (state / ADDRESS_FILE).stat().st_mtime + 1:
-        return None
-    return dict(found)
+        if parts.scheme == "unix":
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as attempt:
+                attempt.settimeout(2.0)
+                attempt.connect(unquote(parts.path))
+        else:
+            where = (parts.hostname or "127.0.0.1", parts.port or 80)
+            socket.create_connection(where, timeout=2.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def _start(site: str, state: Path, arguments: list[str]) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from dataflow.agent.served import Asker, KnowsOwners, Own, Served
 from dataflow.agent.strict import StrictRoute
 from dataflow.documents import to_document
 from dataflow.errors import PolicyError, SiteRefused
-from dataflow.execution.events import Event, Report, TakesWants, Want
+from dataflow.execution.events import Event, Report, TakesWants, TransferOrder, Want
 
 router = APIRouter(route_class=StrictRoute)
 
@@ -117,6 +117,9 @@ async def start(own: Own, asker: Asker, body: NewOrder) -> Response:
     order = body.order
     if order.site != own.site.name:
         raise SiteRefused(own.site.name, f"this order is for site {order.site!r}")
+    relayed = isinstance(order, TransferOrder) and order.relayed
+    if relayed and own.site.trust == "steward" and asker.role not in ("site", "admin"):
+        raise SiteRefused(own.site.name, "a steward fetches copies itself; a user brings it none")
     await own.runner.start(replace(order, user=asker.speaks_for(order.user)))
     return nothing()
 

@@ -12,6 +12,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import structlog
 import uvicorn
@@ -234,7 +235,7 @@ def _answers(path: Path) -> bool:
 
 def _address(listening: socket.socket, listen: Listen) -> str:
     if listen.socket is not None:
-        return f"unix://{listen.socket.absolute()}"
+        return f"unix://{quote(str(listen.socket.absolute()))}"
     port = listening.getsockname()[1]
     host = f"[{listen.host}]" if ":" in listen.host else listen.host
     return f"{'https' if listen.certificate else 'http'}://{host}:{port}"
@@ -242,7 +243,8 @@ def _address(listening: socket.socket, listen: Listen) -> str:
 
 def _ready(site: str, address: str, file: Path, announce: Callable[[str], None] | None) -> None:
     draft = file.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps({"site": site, "address": address, "pid": os.getpid()}) + "\n")
+    told = {"site": site, "address": address, "pid": os.getpid(), "host": socket.gethostname()}
+    draft.write_text(json.dumps(told) + "\n")
     draft.replace(file)
     log.info("agent_ready", site=site, address=address)
     text = f"listening on {address}"

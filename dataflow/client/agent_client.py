@@ -263,6 +263,10 @@ class AgentClient:
 
     # --- data ---------------------------------------------------------------------------------
 
+    async def ready(self) -> None:
+        """Make sure that there is a way to the agent, before others are sent its address."""
+        await self._way.ready()
+
     def data_url(self, replica: str) -> str:
         """URL under which other programs read a replica; they need :meth:`headers` too.
 

@@ -102,6 +102,10 @@ class Connection:
         door = self._reach.door
         return None if door is None else door.url
 
+    async def ready(self) -> None:
+        """Connect by SSH, if that is the way; other ways are tried when they are used."""
+        await self._base()
+
     async def _base(self) -> str:
         """What paths are added to, once the agent can be reached there."""
         if self._reach is None:

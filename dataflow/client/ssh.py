@@ -21,8 +21,9 @@ from urllib.parse import unquote, urlsplit
 
 import structlog
 
+from dataflow.client.forward import Forward
 from dataflow.config.records import SshAccess
-from dataflow.errors import ConfigError, SiteRefused, SiteUnreachable
+from dataflow.errors import ConfigError, DataflowError, SiteRefused, SiteUnreachable
 from dataflow.versions import as_table, differences, incompatible, versions
 
 log = structlog.get_logger(__name__)
@@ -71,12 +72,11 @@ class SshReach:
         self._host = host[: -len(f":{parts.port}")] if parts.port else host
         self._user, self._port = unquote(parts.username or ""), parts.port
         self._connection: Any = None
-        self._forward: Any = None
-        self._forwarded = ""
+        self._forward = Forward(self._dial)
+        self._behind: str | tuple[str, int] = ""
         self._door: Door | None = None
         self._opening: asyncio.Task[Door] | None = None
         self._failed: tuple[float, Exception] | None = None
-        self._local_port = 0
         self._closed = False
 
     @property
@@ -144,6 +144,7 @@ class SshReach:
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
+        await self._forward.close()
         await self._drop()
 
     def __repr__(self) -> str:
@@ -165,14 +166,21 @@ class SshReach:
             self._failed = None
 
     async def _open(self) -> Door:
-        if not self._holds():
+        if fresh := not self._holds():
             await self._drop()
             self._connection = await self._connect()
         try:
             answer = await self._agent()
             url = await self._listen(answer)
-        except BaseException:
-            await self._drop()
+        except BaseException as error:
+            # One that holds carries others' work, whatever this question came to.
+            if fresh or not self._holds():
+                await self._drop()
+            if isinstance(error, KeyError | ValueError | TypeError | OSError) and not isinstance(
+                error, DataflowError
+            ):
+                reason = f"its agent's answer is not understood: {error!r}"
+                raise SiteUnreachable(self.site, reason) from error
             raise
         log.info("ssh_ready", site=self.site, url=url, started=answer.get("started"))
         self._door = Door(url, str(answer["token"]))
@@ -232,7 +240,6 @@ class SshReach:
 
     async def _drop(self) -> None:
         connection, self._connection, self._door = self._connection, None, None
-        self._forward, self._forwarded = None, ""
         if connection is not None:
             connection.abort()
             await connection.wait_closed()
@@ -279,34 +286,25 @@ class SshReach:
             log.warning("versions_differ", site=self.site, differences=[list(row) for row in rows])
 
     async def _listen(self, answer: Mapping[str, Any]) -> str:
-        """Forward a port here to where the agent answers; the URL."""
-        address = str(answer["address"])
-        parts = urlsplit(address)
+        """Have our port lead to where the agent answers; the URL."""
+        parts = urlsplit(str(answer["address"]))
+        if parts.scheme == "unix":
+            self._behind = unquote(parts.path)
+        else:
+            self._behind = (parts.hostname or "127.0.0.1", parts.port or 80)
         scheme = "https" if parts.scheme == "https" else "http"
-        wanted = self._local_port
-        if self._forward is not None:
-            if self._forwarded == address:
-                return f"{scheme}://127.0.0.1:{wanted}"
-            self._forward.close()
-            await self._forward.wait_closed()
+        return f"{scheme}://127.0.0.1:{await self._forward.open()}"
 
-        def forward(port: int) -> Any:
-            if parts.scheme == "unix":
-                return self._connection.forward_local_port_to_path(
-                    "127.0.0.1", port, unquote(parts.path)
-                )
-            return self._connection.forward_local_port(
-                "127.0.0.1", port, parts.hostname or "127.0.0.1", parts.port or 80
-            )
-
-        try:
-            self._forward = await forward(wanted)
-        except OSError:
-            if not wanted:
-                raise
-            self._forward = await forward(0)  # somebody else has our port by now
-        self._local_port, self._forwarded = int(self._forward.get_port()), address
-        return f"{scheme}://127.0.0.1:{self._local_port}"
+    async def _dial(self) -> tuple[Any, Any]:
+        """A way to the agent over the connection, as streams of bytes."""
+        if not self._holds():
+            raise ConnectionError("the SSH connection is down")
+        connection = self._connection
+        if isinstance(self._behind, tuple):
+            found = await connection.open_connection(*self._behind, encoding=None)
+        else:
+            found = await connection.open_unix_connection(self._behind, encoding=None)
+        return found[0], found[1]
 
     async def _run(self, connection: Any, command: str, seconds: float) -> tuple[int, str, str]:
         import asyncssh

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -29,6 +29,7 @@ from dataflow.errors import (
 from dataflow.execution.code import CodeStore
 from dataflow.execution.events import (
     Broke,
+    Crossed,
     Ended,
     Event,
     Fault,
@@ -375,6 +376,9 @@ class Drive:
         return last
 
     def _reported(self, name: str, attempt: int, report: Report, number: int) -> UnitReported:
+        transfer = self.state.plan.transfer_by_id.get(name)
+        if isinstance(report, Crossed) and transfer is not None and transfer.via:
+            report = replace(report, via=transfer.via)
         return UnitReported(
             unit=name, attempt=attempt, report=report, number=number, time=self._now()
         )

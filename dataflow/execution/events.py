@@ -104,13 +104,17 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crossed:
-    """Bytes that came over a link for this order: one entry of the ledger."""
+    """Bytes that came over a link for this order: one entry of the ledger.
+
+    ``via`` is the site that carried them over; whoever keeps the job writes that down.
+    """
 
     key: str
     source: str
     target: str
     nbytes: int
     seconds: float
+    via: str = ""
     type: Literal["crossed"] = "crossed"
 
 

@@ -9,7 +9,9 @@ another.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -18,6 +20,7 @@ from dataflow.documents import from_json, to_json
 from dataflow.errors import (
     DataflowError,
     SiteUnreachable,
+    StorageError,
     from_document,
     to_document,
 )
@@ -27,8 +30,15 @@ from dataflow.storage.transfer import Source
 
 log = structlog.get_logger(__name__)
 
+#: Seconds before something is tried again that the other site did not take.
+PAUSE_SECONDS = 0.5
 #: Seconds that a question for wants may stay open.
 WAIT_SECONDS = 10.0
+#: Seconds without anybody asking for wants after which nobody will come: what waits at the desk must
+#: not hold the site for ever.
+ABANDONED_SECONDS = 180.0
+#: The longest answer (bytes) that an agent takes in one request.
+LONGEST_ANSWER = 60 * 2**20
 #: Parts that are on their way at a time, over both links.
 AT_A_TIME = 8
 
@@ -37,9 +47,12 @@ AT_A_TIME = 8
 class Desk:
     """Where a relayed order says what it wants, and gets it; a source to copy from."""
 
+    abandoned: bool = False
     _open: dict[int, tuple[Want, asyncio.Future[bytes]]] = field(default_factory=dict)
-    _next: int = 0
+    #: Not from 0: what is brought late to an order that began anew must not be taken for its own.
+    _next: int = field(default_factory=lambda: secrets.randbits(48))
     _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _asked: float = 0.0
 
     async def listing(self) -> Sequence[FileEntry]:
         """All files of the source."""
@@ -51,6 +64,7 @@ class Desk:
 
     async def wants(self, wait: float) -> Sequence[Want]:
         """All that is not answered yet; waits up to ``wait`` s for the first."""
+        self._asked = asyncio.get_running_loop().time()
         if not self._open and wait > 0:
             self._news.clear()
             try:
@@ -73,12 +87,19 @@ class Desk:
             found[1].set_exception(from_document(error))
 
     async def _ask(self, path: str | None, start: int, end: int) -> bytes:
+        loop = asyncio.get_running_loop()
         number, self._next = self._next, self._next + 1
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[bytes] = loop.create_future()
+        if not self._open:
+            self._asked = max(self._asked, loop.time())
         self._open[number] = (Want(number=number, path=path, start=start, end=end), answer)
         self._news.set()
         try:
-            return await answer
+            while not (await asyncio.wait({answer}, timeout=ABANDONED_SECONDS / 10))[0]:
+                if loop.time() - self._asked > ABANDONED_SECONDS:
+                    self.abandoned = True
+                    raise SiteUnreachable("of the user", "nobody brings what this copy wants")
+            return answer.result()
         finally:
             self._open.pop(number, None)
 
@@ -92,10 +113,17 @@ async def serve_wants(access: TakesWants, order: str, source: Source) -> None:
         async with free:
             try:
                 body = await _read(source, want)
-            except (DataflowError, OSError) as error:
+            except Exception as error:
                 await access.cannot_bring(order, want.number, to_document(error))
-            else:
+                return
+            try:
                 await access.bring(order, want.number, body)
+            except SiteUnreachable:
+                await asyncio.sleep(PAUSE_SECONDS)  # read again, but not at once
+                raise
+            except Exception as error:  # it will not be taken next time either
+                with suppress(DataflowError):
+                    await access.cannot_bring(order, want.number, to_document(error))
 
     try:
         while True:
@@ -106,7 +134,7 @@ async def serve_wants(access: TakesWants, order: str, source: Source) -> None:
             try:
                 wants = await access.wants(order, 0.0 if under_way else WAIT_SECONDS)
             except SiteUnreachable:
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(PAUSE_SECONDS)
                 continue
             except KeyError:
                 return
@@ -123,5 +151,10 @@ async def serve_wants(access: TakesWants, order: str, source: Source) -> None:
 
 async def _read(source: Source, want: Want) -> bytes:
     if want.path is None:
-        return to_json(list(await source.listing()), list[FileEntry]).encode()
-    return await source.read(want.path, want.start, want.end)
+        body = to_json(list(await source.listing()), list[FileEntry]).encode()
+    else:
+        body = await source.read(want.path, want.start, want.end)
+    if len(body) > LONGEST_ANSWER:
+        what = want.path or "the list of its files"
+        raise StorageError(f"{what} has {len(body)} bytes, too many to be carried over at once")
+    return body

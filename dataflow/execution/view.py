@@ -103,15 +103,14 @@ def ledger_of(state: JobState) -> list[LedgerEntry]:
     What was relayed crossed two links, and was not counted twice: it has two entries.
     """
     planned = {(t.key, t.source, t.target): t for t in state.plan.transfers}
-    sums: dict[tuple[str, str, str], tuple[int, float]] = {}
+    sums: dict[tuple[str, str, str, str], tuple[int, float]] = {}
     for crossed in state.crossed:
-        pair = (crossed.key, crossed.source, crossed.target)
-        nbytes, seconds = sums.get(pair, (0, 0.0))
-        sums[pair] = (nbytes + crossed.nbytes, seconds + crossed.seconds)
+        way = (crossed.key, crossed.source, crossed.via, crossed.target)
+        nbytes, seconds = sums.get(way, (0, 0.0))
+        sums[way] = (nbytes + crossed.nbytes, seconds + crossed.seconds)
     found = []
-    for (key, source, target), (nbytes, seconds) in sums.items():
+    for (key, source, via, target), (nbytes, seconds) in sums.items():
         plan = planned.get((key, source, target))
-        via = plan.via if plan is not None else ""
         stops = list(dict.fromkeys((source, via or target, target)))
         found += [
             LedgerEntry(

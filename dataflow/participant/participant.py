@@ -53,6 +53,7 @@ from dataflow.placement.measurements import Measurements
 from dataflow.placement.plan import Plan
 from dataflow.sites import Link, Site, Topology
 from dataflow.storage.credentials import resolve
+from dataflow.storage.manifest import Manifest
 from dataflow.storage.publish import find_result
 from dataflow.storage.transfer import Source, StoreSource
 from dataflow.stores import store_for
@@ -361,16 +362,18 @@ class Participant:
         store = store_for(replica.url, self._stores)
         if store is None:
             return StoreSource(replica=replica)
-        credentials, manifest = resolve(store.credentials), None
-        if replica.fingerprint.startswith("manifest:"):
-            manifest = find_result(
+        credentials = resolve(store.credentials)
+
+        def manifest() -> Manifest | None:
+            if not replica.fingerprint.startswith("manifest:"):
+                return None
+            found = find_result(
                 store.url, replica.key, credentials=credentials, options=store.options
             )
+            return found if found is not None and found.url == replica.url else None
+
         return StoreSource(
-            replica=replica,
-            manifest=manifest if manifest is not None and manifest.url == replica.url else None,
-            credentials=credentials,
-            options=store.options,
+            replica=replica, find=manifest, credentials=credentials, options=store.options
         )
 
     # --- plans ----------------------------------------------------------------------------------
@@ -575,6 +578,8 @@ class Participant:
                 )
             links = {(link.source, link.target): link for link in self.records.links()}
             for crossed in state.crossed:
+                if crossed.via:
+                    continue  # it says nothing about whether one can ask the other
                 known = links.get((crossed.source, crossed.target))
                 link = observe.link_of(crossed, known, self._clock())
                 if link is not None:

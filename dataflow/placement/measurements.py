@@ -87,7 +87,9 @@ class Measurements:
 
         def road(a: str, b: str) -> Link:
             known, measured = topology.link(a, b), lately.get((a, b))
-            return known if measured is None else replace(measured, via=known.via)
+            if measured is None or measured.via == known.via:
+                return measured or known
+            return replace(measured, via=known.via)
 
         return [[road(a, b) for b in names] for a in names]
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 from dataflow.catalog.entries import replica_id
 from dataflow.datasets import Dataset, Replica
 from dataflow.errors import (
     ConfigError,
+    CorruptResult,
     DataflowError,
     SiteError,
     UnknownDataset,
@@ -68,7 +68,7 @@ def read(
             if replica.site == participant.name:
                 return _here(participant, dataset, replica, lazy)
             return _there(participant, loop, dataset, replica, job, lazy, small)
-        except (SiteError, UnknownDataset, UnreadableDataset) as error:
+        except (SiteError, UnknownDataset, UnreadableDataset, CorruptResult) as error:
             last = error
     raise last
 
@@ -94,6 +94,7 @@ def _there(
     client = participant.ways.to(replica.site)
     if small and replica.format == "zarr" and replica.nbytes <= SMALL_ARRAY:
         return loop.run(_small(participant, dataset, replica, job))
+    loop.run(client.ready())
     try:
         url = client.data_url(replica_id(replica))
     except ConfigError:  # a Unix socket, which the libraries that read arrays cannot be sent to
@@ -138,12 +139,16 @@ def unpacked(replica: Replica, archive: bytes) -> dict[str, bytes]:
             if sum(file.file_size for file in files) > 2 * SMALL_ARRAY:
                 raise UnreadableDataset(replica.url, f"{replica.site} sends more than it has said")
             for file in files:
+                if file.compress_type != ZIP_STORED:
+                    raise UnreadableDataset(replica.url, f"what {replica.site} sends is packed")
                 parts = file.filename.split("/")
                 if any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts):
                     name = file.orig_filename
                     raise UnreadableDataset(replica.url, f"{replica.site} lists {name!r} in it")
             return {file.filename: packed.read(file) for file in files}
-    except (BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+    except UnreadableDataset:
+        raise
+    except (BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise UnreadableDataset(replica.url, f"what {replica.site} sends: {error}") from error
 
 

@@ -15,7 +15,14 @@ from dataflow.catalog.listing import Listing
 from dataflow.catalog.snapshot import Snapshot
 from dataflow.config import Federation, Settings
 from dataflow.datasets import Dataset, Extent, Replica
-from dataflow.errors import ConfigError, DataflowError, GraphError, SiteRefused, SiteUnreachable
+from dataflow.errors import (
+    ConfigError,
+    DataflowError,
+    GraphError,
+    PlacementError,
+    SiteRefused,
+    SiteUnreachable,
+)
 from dataflow.execution.code import pack
 from dataflow.execution.events import JobCreated
 from dataflow.execution.trial import try_promise
@@ -361,13 +368,19 @@ class Session:
     def _keepers(self, plan: Plan, coordinator: str | None) -> list[str]:
         """Sites that may keep the job, in order."""
         participant = self._participant
+        over = {transfer.via for transfer in plan.transfers if transfer.via}
         if coordinator is not None:
+            if over - {coordinator}:
+                raise PlacementError(
+                    f"this plan carries copies over {', '.join(sorted(over))}, and has to be kept "
+                    f"there, not at {coordinator!r}"
+                )
             return [coordinator]
         here = participant.federation.me
         used = {part.site for part in plan.segments} | {t.target for t in plan.transfers}
         if here is not None and (here in used or not participant.federation.peers):
             return [here]
-        if any(transfer.via for transfer in plan.transfers):
+        if over:
             return [participant.name]  # over which it goes
         used |= {transfer.source for transfer in plan.transfers}
         only_from_here = {site for site in used if participant.ways.by_ssh(site)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
 from typing import Any
@@ -48,22 +49,17 @@ def small_result(url: str, read: Callable[[str], bytes | None]) -> xr.Dataset | 
     """
     try:
         root = json.loads(read(ROOT_METADATA) or b"{}")
-    except ValueError:
+        attributes = root.get("attributes") or {}
+        documents = ((root.get("consolidated_metadata") or {}).get("metadata")) or {}
+        if root.get("zarr_format") != 3 or not has_mark(attributes) or not documents:
+            return None
+        known = {name: _checked(document) for name, document in documents.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return None  # others may write what they like
+    found = {name: array for name, array in known.items() if array is not None}
+    if len(found) < len(known) or sum(array.nbytes for array in found.values()) > SMALL_NBYTES:
         return None
-    attributes = root.get("attributes") or {}
-    documents = ((root.get("consolidated_metadata") or {}).get("metadata")) or {}
-    if root.get("zarr_format") != 3 or not has_mark(attributes) or not documents:
-        return None
-    known = [(name, document, _dtype(document)) for name, document in documents.items()]
-    if not all(dtype is not None and _is_ours(document) for _, document, dtype in known):
-        return None
-    if sum(prod(d["shape"]) * t.itemsize for _, d, t in known if t is not None) > SMALL_NBYTES:
-        return None
-    variables = {
-        name: _variable(name, document, dtype, read, url)
-        for name, document, dtype in known
-        if dtype is not None
-    }
+    variables = {name: _variable(name, array, read, url) for name, array in found.items()}
     return restored(xr.decode_cf(xr.Dataset(variables, attrs=attributes)).load())
 
 
@@ -74,63 +70,92 @@ def _dtype(document: Mapping[str, Any]) -> np.dtype[Any] | None:
             return None
         return np.dtype(f"<U{int(data_type['configuration']['length_bytes']) // 4}")
     try:
-        return np.dtype(data_type).newbyteorder("<")
+        dtype = np.dtype(data_type).newbyteorder("<")
     except TypeError:
         return None
+    return None if dtype.hasobject else dtype
 
 
-def _is_ours(document: Mapping[str, Any]) -> bool:
-    names = [codec["name"] for codec in document["codecs"]]
-    return (
-        document["node_type"] == "array"
-        and document["chunk_grid"]["name"] == "regular"
-        and document["chunk_key_encoding"]["name"] == "default"
-        and names[0] == "bytes"
-        and names[-1] == "crc32c"
-        and _ORDER.issuperset(names)
-    )
+@dataclass(frozen=True, slots=True)
+class _Array:
+    """What the metadata say of one array, found to be possible and small."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    chunk: tuple[int, ...]
+    codecs: tuple[str, ...]
+    dims: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+
+def _checked(document: Mapping[str, Any]) -> _Array | None:
+    dtype = _dtype(document)
+    codecs = tuple(str(codec["name"]) for codec in document["codecs"])
+    if (
+        dtype is None
+        or document["node_type"] != "array"
+        or document["chunk_grid"]["name"] != "regular"
+        or document["chunk_key_encoding"]["name"] != "default"
+        or codecs[0] != "bytes"
+        or codecs[-1] != "crc32c"
+        or not _ORDER.issuperset(codecs)
+        or len(codecs) > 3
+    ):
+        return None
+    shape = tuple(int(n) for n in document["shape"])
+    chunk = tuple(int(n) for n in document["chunk_grid"]["configuration"]["chunk_shape"])
+    # Lengths that are negative, or huge beside a length of nothing, would get around any limit.
+    if len(shape) != len(chunk) or not all(0 <= n <= SMALL_NBYTES for n in shape):
+        return None
+    if min(chunk, default=1) < 1 or prod(chunk) * dtype.itemsize > SMALL_NBYTES:
+        return None
+    dims = tuple(str(dim) for dim in document.get("dimension_names") or ())
+    return _Array(dtype, shape, chunk, codecs[1:-1], dims, dict(document["attributes"]))
 
 
 def _variable(
-    name: str,
-    document: Mapping[str, Any],
-    dtype: np.dtype[Any],
-    read: Callable[[str], bytes | None],
-    url: str,
+    name: str, array: _Array, read: Callable[[str], bytes | None], url: str
 ) -> xr.Variable:
-    shape = tuple(document["shape"])
-    chunk = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
-    codecs = [codec["name"] for codec in document["codecs"][1:-1]]
-    values = np.empty(shape, dtype)
-    for index in product(*(range(ceil(n / c)) for n, c in zip(shape, chunk, strict=True))):
+    shape, chunk = array.shape, array.chunk
+    values = np.empty(shape, array.dtype)
+    counts = [ceil(n / c) for n, c in zip(shape, chunk, strict=True)] if values.size else [0]
+    for index in product(*map(range, counts)):
         path = "/".join((name, "c", *map(str, index)))
         body = read(path)
         if body is None:
             raise CorruptResult(url, f"chunk {path} is missing")
-        piece = _decoded(body, codecs, dtype, chunk)
+        piece = _decoded(body, array)
         if piece is None:
             raise CorruptResult(url, f"the bytes of chunk {path} have changed")
         window = tuple(
             slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, chunk, shape, strict=True)
         )
         values[window] = piece[tuple(slice(0, w.stop - w.start) for w in window)]
-    attributes = dict(document["attributes"])
+    attributes = dict(array.attributes)
     if "_FillValue" in attributes:
-        attributes["_FillValue"] = FillValueCoder.decode(attributes["_FillValue"], dtype)
-    return xr.Variable(tuple(document.get("dimension_names") or ()), values, attributes)
+        attributes["_FillValue"] = FillValueCoder.decode(attributes["_FillValue"], array.dtype)
+    return xr.Variable(array.dims, values, attributes)
 
 
-def _decoded(
-    body: bytes, codecs: list[str], dtype: np.dtype[Any], chunk: tuple[int, ...]
-) -> np.ndarray[Any, Any] | None:
+def _decoded(body: bytes, array: _Array) -> np.ndarray[Any, Any] | None:
     """One chunk; ``None`` if it is not what its checksum says, or not as long as it should be."""
     stored, checksum = body[:-4], body[-4:]
     if len(body) < 4 or struct.unpack("<I", checksum)[0] != google_crc32c.value(stored):
         return None
-    plain: Any = stored
-    if codecs:
-        plain = (Blosc() if codecs[0] == "blosc" else Zstd()).decode(stored)
-    flat = np.frombuffer(plain, np.uint8)
-    if flat.nbytes != prod(chunk) * dtype.itemsize:
-        return None
-    return flat.view(dtype).reshape(chunk)
+    expected = prod(array.chunk) * array.dtype.itemsize
+    if array.codecs:
+        codec = Blosc() if array.codecs[0] == "blosc" else Zstd()
+        plain = np.zeros(expected, np.uint8)
+        try:
+            codec.decode(stored, out=plain)  # what unpacks to more than that is refused
+        except (ValueError, RuntimeError):
+            return None
+    else:
+        plain = np.frombuffer(stored, np.uint8)
+        if plain.nbytes != expected:
+            return None
+    return plain.view(array.dtype).reshape(array.chunk)

@@ -50,18 +50,25 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSource:
-    """A replica read straight from the store that holds it."""
+    """A replica read straight from the store that holds it.
+
+    Of a committed result the ``manifest`` is the list, or what ``find`` finds when it is asked.
+    """
 
     replica: Replica
     manifest: Manifest | None = None
+    find: Callable[[], Manifest | None] | None = field(default=None, repr=False)
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     options: Options = ()
 
     async def listing(self) -> Sequence[FileEntry]:
+        manifest = self.manifest
+        if manifest is None and self.find is not None:
+            manifest = await asyncio.to_thread(self.find)
         return await asyncio.to_thread(
             listing_of,
             self.replica,
-            manifest=self.manifest,
+            manifest=manifest,
             credentials=self.credentials,
             options=self.options,
         )

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -207,6 +208,8 @@ def test_one_connection_one_agent_for_all_who_ask_at_once(tmp_path: Path) -> Non
             host.cut()
             while reach.door is not None:
                 await asyncio.sleep(0.01)
+            with socket.socket() as thief, pytest.raises(OSError, match="in use"):
+                thief.bind(("127.0.0.1", int(doors[0].url.rpartition(":")[2])))
             again = await reach.ready()
             assert again.url == doors[0].url, "addresses stay what they were"
             status, out, _ = await reach.run("echo $HOME")
@@ -285,6 +288,36 @@ def test_an_agent_that_cannot_start(tmp_path: Path) -> None:
     error = failed(tmp_path, prepare)
     assert isinstance(error, SiteUnreachable)
     assert "a line must read: token user role" in str(error)
+
+
+def test_an_agent_of_another_host_that_shares_the_home(tmp_path: Path) -> None:
+    def prepare(host: LoginHost) -> None:
+        host.write_site()
+        state = host.home / "dataflow" / "state"
+        state.mkdir(mode=0o700)
+        told = {"site": "cluster", "address": "unix:///x", "pid": 1, "host": "login2"}
+        (state / "agent.json").write_text(json.dumps(told))
+
+    error = failed(tmp_path, prepare)
+    assert isinstance(error, SiteUnreachable)
+    assert "its agent runs on login2" in str(error)
+
+
+def test_what_a_dead_agent_left_behind(tmp_path: Path) -> None:
+    """Its number is somebody else's by now, and nobody listens at its address."""
+
+    async def story() -> None:
+        async with login_host(tmp_path) as host:
+            host.write_site()
+            state = host.home / "dataflow" / "state"
+            state.mkdir(mode=0o700)
+            told = {"site": "cluster", "address": f"unix://{state}/agent.sock", "pid": 2**22 + 1}
+            (state / "agent.json").write_text(json.dumps(told))
+            reach = SshReach("cluster", "ssh://cluster", host.access)
+            assert (await reach.ready()).url
+            await reach.close()
+
+    asyncio.run(story())
 
 
 def test_other_versions_there(tmp_path: Path) -> None:

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.errors import SiteUnreachable, UnknownDataset, UnreadableDataset, to_document
+from dataflow.errors import (
+    ConfigError,
+    SiteUnreachable,
+    StorageError,
+    UnknownDataset,
+    UnreadableDataset,
+    to_document,
+)
+from dataflow.execution import relay
 from dataflow.execution.events import ErrorDocument, Want
 from dataflow.execution.relay import AT_A_TIME, Desk, serve_wants
 from dataflow.storage.manifest import FileEntry
@@ -144,3 +152,54 @@ def test_who_gives_up_leaves_nothing_at_the_desk() -> None:
         desk.bring(0, b"late")
 
     asyncio.run(story())
+
+
+def test_what_comes_late_is_not_taken_for_another_want() -> None:
+    """An order that began anew at a restarted site has a new desk; old answers are still under way."""
+    before, after = Desk(), Desk()
+
+    async def story() -> None:
+        old = asyncio.create_task(before.read("old", 0, 1))
+        new = asyncio.create_task(after.read("new", 0, 1))
+        (want,) = await before.wants(1)
+        await after.wants(1)
+        after.bring(want.number, b"old bytes")
+        await asyncio.sleep(0)
+        assert not new.done()
+        for task in (old, new):
+            task.cancel()
+        await asyncio.gather(old, new, return_exceptions=True)
+
+    asyncio.run(story())
+
+
+def test_a_desk_at_which_nobody_asks_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "ABANDONED_SECONDS", 0.05)
+    desk = Desk()
+    with pytest.raises(SiteUnreachable, match="nobody brings"):
+        asyncio.run(desk.listing())
+    assert desk.abandoned
+
+
+def test_what_is_not_taken_is_an_error_not_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(Away):
+        async def bring(self, order: str, number: int, answer: bytes) -> None:
+            raise ConfigError("413")
+
+    async def story(source: Memory, access: Any, desk: Desk) -> None:
+        serving = asyncio.create_task(serve_wants(access, "o", source))
+        try:
+            async with asyncio.timeout(20):
+                await desk.read("c/0", 0, 1)
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+    desk, source = Desk(), Memory()
+    with pytest.raises(ConfigError, match="413"):
+        asyncio.run(story(source, Full(desk), desk))
+    assert len(source.read_once) == 1
+    monkeypatch.setattr(relay, "LONGEST_ANSWER", 3)
+    desk = Desk()
+    with pytest.raises(StorageError, match="too many to be carried over"):
+        asyncio.run(story(source, Away(desk), desk))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -121,3 +122,53 @@ def test_large_ones_are_left_to_zarr(tmp_path: Path) -> None:
     replica = stored(tmp_path, da.zeros(SMALL_NBYTES // 8 + 1, chunks=-1))
     assert small(replica) is None
     assert open_data(replica, kind="array", lazy=False).sizes == {"dim_0": SMALL_NBYTES // 8 + 1}
+
+
+def document(url: str, **changes: Any) -> dict[str, bytes]:
+    """Files of a small result whose array says something else of itself."""
+    root = Source(url).path
+    assert root is not None
+    files = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    whole = json.loads(files["zarr.json"])
+    whole["consolidated_metadata"]["metadata"]["data"].update(changes)
+    files["zarr.json"] = json.dumps(whole).encode()
+    return files
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shape": [0, 10**12]},
+        {"shape": [-5]},
+        {"shape": [10**12]},
+        {"shape": [3, 3]},
+        {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [0]}}},
+        {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [2**40]}}},
+        {"codecs": []},
+        {"codecs": None},
+        {"attributes": None},
+        {"data_type": {"name": "fixed_length_utf32"}},
+        {"data_type": "object"},
+    ],
+)
+def test_what_a_hostile_site_may_say_of_it(tmp_path: Path, changes: dict[str, Any]) -> None:
+    files = document(stored(tmp_path, np.arange(4.0)).url, **changes)
+    assert small_result("u", files.get) is None
+
+
+@pytest.mark.parametrize("codec", ["zstd", "blosc"])
+def test_what_unpacks_to_more_than_it_should_is_refused(tmp_path: Path, codec: str) -> None:
+    import struct
+
+    import google_crc32c
+    from numcodecs.blosc import Blosc
+    from numcodecs.zstd import Zstd
+
+    compression = {"zstd": "zstd", "blosc": "lz4"}[codec]
+    replica = stored(tmp_path, np.arange(4.0), compression=compression)
+    chunk = Source(replica.url).path / "data" / "c" / "0"  # type: ignore[operator]
+    large = np.zeros(2**20, np.uint8)
+    bomb = bytes(Zstd().encode(large) if codec == "zstd" else Blosc("lz4").encode(large))
+    chunk.write_bytes(bomb + struct.pack("<I", google_crc32c.value(bomb)))
+    with pytest.raises(CorruptResult, match="have changed"):
+        small(replica)
