@@ -33,6 +33,7 @@ def test_from_ready_to_gone(start: Callable[..., Any]) -> None:
     assert not agent.said.endswith(":0")
     file = agent.state / "agent.json"
     facts = {"site": "uva", "address": agent.address, "pid": agent.process.pid}
+    facts["host"] = socket.gethostname()
     assert json.loads(file.read_text()) == facts
     tokens = agent.state / "tokens"
     assert tokens.stat().st_mode & 0o777 == 0o600
