@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -461,11 +462,24 @@ def test_a_state_directory_in_the_way_of_a_file(tmp_path: Path) -> None:
         assert wrong(checks) == ["site lab (own): state directory"]
 
 
-def test_a_directory_that_is_read_only(tmp_path: Path) -> None:
-    for name in ("state", "results"):
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[list[str]]:
+    """Directories that nobody may write to; for root that takes more than a mode."""
+    names = ["state", "results"]
+    for name in names:
         (tmp_path / name).mkdir(mode=0o500)
-    if os.access(tmp_path / "state", os.W_OK):
-        pytest.skip("this account may write everywhere")
+    paths = [str(tmp_path / name) for name in names]
+    if os.geteuid() != 0:
+        yield names
+        return
+    subprocess.run(["chattr", "+i", *paths], check=True)
+    try:
+        yield names
+    finally:
+        subprocess.run(["chattr", "-i", *paths], check=True)
+
+
+def test_a_directory_that_is_read_only(tmp_path: Path, closed: list[str]) -> None:
     stores = [{"name": "results", "url": "./results"}]
     document = {"site": {"name": "lab"}, "state": "./state", "stores": stores}
     checks = examine(write(tmp_path / "site.yaml", document))
