@@ -153,8 +153,11 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one round")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     arguments = parser.parse_args()
+    python = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
     try:
         bed = Bed.current()
+        if bed.base != python:  # functions travel between interpreters of one version only
+            bed = Bed.ensure(python=python)
     except BedError as error:
         print(f"cannot run: {error}", file=sys.stderr)
         return 2

@@ -28,6 +28,7 @@ class Forward:
         self._dial = dial
         self._server: asyncio.Server | None = None
         self._carrying: set[asyncio.Task[Any]] = set()
+        self._closed = False
         self.port = 0
 
     async def open(self) -> int:
@@ -39,6 +40,7 @@ class Forward:
 
     async def close(self) -> None:
         """Give the port back and cut what goes through it."""
+        self._closed = True
         if self._server is not None:
             self._server.close()
         for task in self._carrying:
@@ -54,6 +56,9 @@ class Forward:
         try:
             far, there = await self._dial()
             await _both(_pump(reader, there), _pump(far, writer))
+        except asyncio.CancelledError:
+            if not self._closed:  # of our own closing asyncio would complain aloud before 3.12
+                raise
         except Exception as error:  # whoever is connected sees the end, and asks again
             log.debug("forward_cut", port=self.port, reason=str(error) or type(error).__name__)
         finally:
