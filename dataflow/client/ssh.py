@@ -132,12 +132,6 @@ class SshReach:
             await self.ready()
         return await self._run(self._connection, command, seconds)
 
-    async def forward(self, port: int) -> int:
-        """A port here that leads to a port on the login host's own loopback interface."""
-        await self.ready()
-        listener = await self._connection.forward_local_port("127.0.0.1", 0, "127.0.0.1", port)
-        return int(listener.get_port())
-
     async def close(self) -> None:
         """Give the connection up; the agent goes on as long as it is needed."""
         self._closed = True
