@@ -67,6 +67,8 @@ class Forward:
                 if end is not None:
                     with suppress(Exception):
                         end.close()
+            with suppress(Exception):
+                await writer.wait_closed()
 
 
 async def _both(one: Coroutine[Any, Any, None], other: Coroutine[Any, Any, None]) -> None:

@@ -21,7 +21,7 @@ import structlog
 
 from dataflow.backends.base import Backend
 from dataflow.backends.make import make_backend
-from dataflow.catalog.entries import JobSummary, Peer, TagSet, replica_id, tags_id
+from dataflow.catalog.entries import JobSummary, Peer, TagSet, entry, replica_id, tags_id
 from dataflow.catalog.records import Records
 from dataflow.catalog.snapshot import Snapshot
 from dataflow.catalog.sync import Sync
@@ -170,17 +170,17 @@ class Participant:
         self.records.add(*self._stores, *self.federation.links)
         for peer in self.federation.peers:
             self.sync.join(peer.address, peer.credentials, peer.site)
-        for entry in self.federation.datasets:
+        for listed in self.federation.datasets:
             try:
                 await self.register(
-                    entry.url,
-                    name=entry.name,
-                    tags=entry.tags,
-                    variable=entry.variable,
-                    owner=entry.owner,
+                    listed.url,
+                    name=listed.name,
+                    tags=listed.tags,
+                    variable=listed.variable,
+                    owner=listed.owner,
                 )
             except DataflowError as error:
-                log.warning("dataset_not_registered", url=entry.url, reason=str(error))
+                log.warning("dataset_not_registered", url=listed.url, reason=str(error))
         self.coordinator.start()
         if self._has_site:
             self._do(self._settle_in())
@@ -313,13 +313,19 @@ class Participant:
         self.records.add(dataset, replica)
         return dataset
 
-    async def see(self, site: str, dataset: Dataset, timeout: float) -> None:
-        """Wait until our copy of another site's records has this dataset, or the time is over."""
+    async def see(self, site: str, record: Dataset | Replica, timeout: float) -> None:
+        """Wait until our copy of a site's log has this record, or the time is over.
+
+        Of a replica any record of it will do.
+        """
+        kind, id, _ = entry(record)
         end = asyncio.get_running_loop().time() + timeout
-        while self.records.get("dataset", dataset.id, site) != dataset:
-            await self.sync.hint(site, self.records.latest(site) + 1)
-            if asyncio.get_running_loop().time() > end:
+        while (known := self.records.get(kind, id, site)) != record:
+            if known is not None and kind == "replica":
                 return
+            if asyncio.get_running_loop().time() > end or site in self._away():
+                return
+            await self.sync.hint(site, self.records.latest(site) + 1)
             await asyncio.sleep(0.01)
 
     def served_replica(self, replica_id: str) -> Replica:
@@ -485,7 +491,7 @@ class Participant:
         if self._journal.knows(job):
             return ledger_of(self.coordinator.state(job))
         found = await self.ways.to(await self._keeper(job)).ledger_documents(job)
-        return [from_document(LedgerEntry, entry) for entry in found]
+        return [from_document(LedgerEntry, line) for line in found]
 
     def meter(self, job: str, key: str, nbytes: int, to: str) -> None:
         """Note bytes that this site handed out for a job."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dataflow import _html
 from dataflow.datasets import Dataset
 from dataflow.errors import DataflowError, SiteUnreachable, from_document
-from dataflow.execution.events import Event, JobCreated, JobStatus
+from dataflow.execution.events import Event, JobCreated, JobStatus, Stored, UnitReported
 from dataflow.execution.state import JobState, apply, begin, replay
 from dataflow.execution.view import JobView, view_of
 from dataflow.placement.plan import Plan
@@ -143,6 +143,9 @@ class Job:
                 assert self._state is not None
                 self._state = apply(self._state, event)
         self._seen += len(events)
+        for event in events:
+            if isinstance(event, UnitReported) and isinstance(event.report, Stored):
+                self._session._expect(event.report.replica)
 
     async def _wait(self, timeout: float | None) -> JobStatus:
         end = None if timeout is None else time.monotonic() + timeout

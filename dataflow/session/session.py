@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import secrets
 import time
@@ -43,6 +44,8 @@ from dataflow.sites import Site, Topology
 #: Seconds that connecting waits for sites that do not answer, and registering for the news of it.
 SETTLE_SECONDS = 5.0
 NEWS_SECONDS = 10.0
+#: How long a look at the catalog waits for the news of results that a job has told of (s).
+RESULTS_SECONDS = 2.0
 
 Planned = Graph | Sequence[Graph]
 T = TypeVar("T")
@@ -60,6 +63,7 @@ class Session:
         self._functions: dict[str, Functions] = {}
         self._payloads: dict[str, bytes] = {}
         self._tried: dict[str, str] = {}
+        self._expected: dict[Replica, None] = {}
         self.closed = False
         self._loop = LoopThread()
         try:
@@ -94,7 +98,24 @@ class Session:
 
     def _snapshot(self) -> Snapshot:
         self._must_be_open()
+        self._hear_of_results()
         return self._participant.snapshot()
+
+    def _expect(self, made: Replica) -> None:
+        """A job has told of this copy; the catalog's news of it may be on its way to us."""
+        self._expected[made] = None
+
+    def _hear_of_results(self) -> None:
+        """Whoever has seen a job's result sees it in the catalog too."""
+        expected = []
+        while self._expected:
+            expected.append(self._expected.popitem()[0])
+        if expected:
+            self._run(self._see(expected))
+
+    async def _see(self, copies: Sequence[Replica]) -> None:
+        see = self._participant.see
+        await asyncio.gather(*(see(copy.site, copy, RESULTS_SECONDS) for copy in copies))
 
     def _must_be_open(self) -> None:
         if self.closed:
@@ -270,6 +291,8 @@ class Session:
             If a promise is not kept.
         """
         whole = _whole(graph)
+        self._must_be_open()
+        self._hear_of_results()
         plan = self._participant.plan(
             whole,
             scope=_words(scope, "scope"),

@@ -90,7 +90,10 @@ class LoginHost:
         )
 
     async def stop(self) -> None:
+        ending = [connection.wait_closed() for connection in self.connections]
         self.cut()
+        await asyncio.gather(*ending)
+        await asyncio.sleep(0.1)  # what it forwarded is let go of in the turns that follow
         if self._listening is not None:
             self._listening.close()
             await self._listening.wait_closed()
