@@ -12,6 +12,7 @@
     │   ├── ShapeMismatch      inputs of an elementwise operation differ in shape
     │   └── NotLinear          a declared property was disproved on a sample
     ├── PolicyError            somebody who may say no said no
+    │   └── NotGranted         an owner's agreement does not grant it: ask for less, or ask the owner
     ├── PlacementError
     │   └── NoAllowedSite      nobody is left after agreements, scope and reach
     ├── StorageError
@@ -180,6 +181,30 @@ class PolicyError(DataflowError, PermissionError):
     """Somebody who may say no said no."""
 
     kind = "policy"
+
+
+class NotGranted(PolicyError):
+    """Owners do not grant what was asked; each with the clause of the agreement that says so.
+
+    Parameters
+    ----------
+    refusals
+        Site (or what else refuses) → why.
+    """
+
+    kind = "not-granted"
+
+    def __init__(self, refusals: Mapping[str, str]) -> None:
+        self.refusals = dict(refusals)
+        super().__init__(self.refusals)
+
+    def __str__(self) -> str:
+        why = "\n".join(f"  - {who}: {reason}" for who, reason in self.refusals.items())
+        return (
+            f"not granted:\n{why}\n"
+            "What you can do: ask for what is granted (session.agreements() lists it), or ask the "
+            "owner for more."
+        )
 
 
 class PlacementError(DataflowError, ValueError):

@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from dataflow._quantities import format_bytes
 from dataflow.datasets import Extent
 from dataflow.graph.graph import Graph
-from dataflow.graph.operation import Step
+from dataflow.graph.operation import Operation, Step
+from dataflow.policy.rights import Reading, Right, Rows, follow
 from dataflow.sites import Site, Topology
 
 ALLOWED = "allowed"
 #: Names of the rules that others ask for; a plan may not even read what lies at a site that is
 #: away or excluded.
 AWAY, EXCLUDED, MEMORY = "away", "excluded", "memory"
+#: The rule of all refusals by an owner.
+AGREEMENT = "agreement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ def check(
     scope: Mapping[str, str] | None = None,
     excluded: Mapping[str, str] | None = None,
     installed: Mapping[str, frozenset[str]] | None = None,
+    rights: Mapping[str, Sequence[Right]] | None = None,
+    given: Mapping[str, Rows] | None = None,
 ) -> dict[str, dict[str, Verdict]]:
     """For each step (by key) and each site (by name) whether the step may run there.
 
@@ -57,25 +62,80 @@ def check(
         Site → reason: not to be used for this plan (lost during a run, say).
     installed
         Site → ``name@version`` of the operations a steward has installed.
+    rights
+        Key of a dataset → what its owners allow in this request, one for each site that has it;
+        whoever reads its rows needs one of them. What is not there is free.
+    given
+        Rows that stored results among the sources carry; datasets in ``rights`` carry their own.
     """
     scope = scope or {}
     excluded = excluded or {}
     installed = installed or {}
     extents = graph.extents
+    owners = _Owners(graph, topology, rights or {}, given or {})
     table: dict[str, dict[str, Verdict]] = {}
     everywhere: dict[tuple[str, ...], dict[str, Verdict]] = {}
     for key, step in graph.steps.items():
         operation = step.operation
         wanted = scope.get(step.label) or scope.get(operation.name) or scope.get(operation.role)
         memory = memory_needed(step, [extents[k] for k in step.inputs])
-        token = (operation.name, operation.version, wanted or "", str(memory))
+        read, refusals = owners.of(key, operation)
+        token = (operation.name, operation.version, wanted or "", str(memory), read)
         if token not in everywhere:
             everywhere[token] = {
-                site.name: _verdict(step, site, topology, wanted, excluded, installed, memory)
+                site.name: _verdict(
+                    step, site, topology, wanted, excluded, installed, refusals, memory
+                )
                 for site in topology.sites
             }
         table[key] = everywhere[token]
     return table
+
+
+class _Owners:
+    """What owners say of each step, at each site; each question is asked once."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        topology: Topology,
+        rights: Mapping[str, Sequence[Right]],
+        given: Mapping[str, Rows],
+    ) -> None:
+        self._rights = rights
+        self._sites = [site.name for site in topology.sites]
+        own = {key: {key: 0} for key in rights}
+        rows = {**given, **own}
+        self._readings: Mapping[str, Reading] = (
+            follow(graph.steps.values(), rows, rights) if rights or given else {}
+        )
+        self._one: dict[tuple[str, int, str, str], dict[str, Verdict]] = {}
+        self._all: dict[tuple[str, str, str], dict[str, Verdict]] = {}
+
+    def of(self, key: str, operation: Operation) -> tuple[str, Mapping[str, Verdict]]:
+        """A word for what the step reads, and the sites where somebody refuses it."""
+        reading = self._readings.get(key)
+        if reading is None or not reading.reads:
+            return "", {}
+        read = ",".join(f"{source}+{n}" for source, n in sorted(reading.reads.items()))
+        token = (read, operation.name, operation.role)
+        if token not in self._all:
+            found: dict[str, Verdict] = {}
+            for source, applied in reading.reads.items():
+                found = {**self._refusals(source, applied, operation), **found}
+            self._all[token] = found
+        return f"{read} {operation.role}", self._all[token]
+
+    def _refusals(self, source: str, applied: int, operation: Operation) -> dict[str, Verdict]:
+        token = (source, applied, operation.name, operation.role)
+        if token not in self._one:
+            found = {}
+            for site in self._sites:
+                said = [r.refuses(operation, applied, site) for r in self._rights.get(source, ())]
+                if said and all(denial is not None for denial in said):
+                    found[site] = Verdict(False, AGREEMENT, said[0].because if said[0] else "")
+            self._one[token] = found
+        return self._one[token]
 
 
 def _verdict(
@@ -85,6 +145,7 @@ def _verdict(
     wanted: str | None,
     excluded: Mapping[str, str],
     installed: Mapping[str, frozenset[str]],
+    owners: Mapping[str, Verdict],
     memory: int,
 ) -> Verdict:
     if site.name in topology.away:
@@ -97,6 +158,8 @@ def _verdict(
         name = f"{step.operation.name}@{step.operation.version}"
         if name not in installed.get(site.name, frozenset()):
             return Verdict(False, "trust", f"a steward site, and {name} is not installed there")
+    if site.name in owners:
+        return owners[site.name]
     return _memory(memory, site)
 
 

@@ -28,6 +28,7 @@ HEAVY = contract("pure-libraries")["forbidden_modules"].split()
 
 #: The deciding parts. The start of a process is their proof: see `test_pure_loads_no_io`.
 PURE = (
+    "dataflow.agreements",
     "dataflow.catalog.snapshot",
     "dataflow.datasets",
     "dataflow.execution.events",

@@ -1,0 +1,157 @@
+"""Agreement, Relation, Archetype, Request: what owners grant, and what is asked of them.
+
+Plain frozen facts; :mod:`dataflow.policy` decides with them. An agreement is a record of the site
+that has the data: nobody else writes it, and that site reads no other when it decides about its own
+data.
+
+Words that select (users, request types, data …) are compared letter by letter; ``"*"`` is everything.
+A list that is empty grants nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+#: In a list of words: whatever there is.
+ANY = "*"
+#: Label of operations whose results still carry rows of their inputs: queries, anonymisation.
+DATA_PROVIDER = "dataProvider"
+#: Label of operations that compute something new of the rows: aggregates, algorithms, charts.
+COMPUTE_PROVIDER = "computeProvider"
+
+Computes = Literal["provider", "other", "requester"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archetype:
+    """A named shape of collaboration.
+
+    Attributes
+    ----------
+    computes
+        Who computes with the rows: ``provider`` the site that has them, ``other`` a third party
+        that the agreement names, ``requester`` whoever asks, wherever he likes.
+    recipient
+        Who receives the results.
+    weight
+        Lower is preferred, where nothing else decides.
+    twice
+        The whole graph is run once more, at a second permitted site, and the digests are compared.
+    """
+
+    name: str
+    computes: Computes
+    recipient: Literal["requester"] = "requester"
+    weight: int = 1000
+    twice: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived:
+    """What may become of results: kept after the job, copied to other sites, reused by others."""
+
+    keep: bool = True
+    copy: bool = True
+    reuse: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relation:
+    """What one agreement grants to some people; it holds as a whole or not at all.
+
+    Attributes
+    ----------
+    id
+        Unique in its agreement; explanations name it.
+    users, groups
+        Whom; groups are lists of users in the agreement.
+    request_types, purposes
+        For what.
+    datasets
+        On what: name, id or key of a dataset, ``tag:name`` or ``tag:name=value`` of its owner's
+        tags.
+    archetypes, compute_providers
+        How, and by which third parties.
+    valid_from, valid_until
+        Seconds since the epoch; until is the first moment at which it no longer holds.
+    forced
+        Request type (or ``"*"``) → services that must come first, asked for or not.
+    hidden
+        Columns that nobody else sees.
+    row_floor
+        Fewer rows than this are not computed with; 0 is no floor.
+    anonymity
+        Size of the smallest group that may show in an anonymised table (the k of k-anonymity).
+    origin
+        ``file`` is replaced when the site file changes, ``agreed`` is kept then.
+    """
+
+    id: str
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    request_types: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    archetypes: tuple[str, ...] = ()
+    compute_providers: tuple[str, ...] = ()
+    purposes: tuple[str, ...] = (ANY,)
+    valid_from: float | None = None
+    valid_until: float | None = None
+    forced: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()
+    row_floor: int = 0
+    anonymity: int = 0
+    derived: Derived = field(default_factory=Derived)
+    origin: Literal["file", "agreed"] = "file"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """What an owner of data at one site grants to whom.
+
+    Attributes
+    ----------
+    name
+        Unique at its site.
+    site
+        The site whose data it is about, and whose record it is.
+    owner
+        Whose data; empty for all data of the site.
+    covers
+        Which of these data it is about, in the words of :attr:`Relation.datasets`. What it is about
+        and no relation grants is refused.
+    archetypes, compute_providers
+        The most that any relation can grant.
+    groups
+        Name → users.
+    seed
+        Digest of the text in the site file that this began as; empty if it came otherwise.
+    """
+
+    name: str
+    site: str
+    owner: str = ""
+    covers: tuple[str, ...] = (ANY,)
+    relations: tuple[Relation, ...] = ()
+    archetypes: tuple[str, ...] = (ANY,)
+    compute_providers: tuple[str, ...] = (ANY,)
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    seed: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """How a plan's user asks owners for their data; it travels with every order and every read.
+
+    Attributes
+    ----------
+    type, purpose
+        What kind of request this is, and for what.
+    archetypes
+        Site that has data → the archetype under which they are used.
+    """
+
+    type: str = ""
+    purpose: str = ""
+    archetypes: Mapping[str, str] = field(default_factory=dict)

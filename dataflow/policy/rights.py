@@ -1,0 +1,210 @@
+"""Rights: what may be done with the rows of each dataset in one request, and where.
+
+Rows are followed through the graph. Who computes something new of them (an operation with any label
+but ``dataProvider``) makes a result, and results go to whoever asked; what only selects or
+anonymises passes the rows on, with the rights they had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dataflow.agreements import DATA_PROVIDER, Agreement, Archetype
+from dataflow.datasets import Dataset
+from dataflow.graph.operation import Operation, Step
+from dataflow.policy.agreement import Asked, Denial, Grant, governing, grants
+
+#: Key of a dataset → how many of the services that its owner forces have been applied already.
+Rows = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How one record of a dataset stands to a request: what is granted, or why nothing is."""
+
+    dataset: Dataset
+    grants: tuple[Grant, ...] = ()
+    denial: Denial | None = None
+
+    def archetypes(self, known: Mapping[str, Archetype]) -> frozenset[str]:
+        """Names of all that some relation allows."""
+        return frozenset(n for grant in self.grants for n in grant.archetypes(known))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Right:
+    """What may be done with the rows of a dataset that lies at ``site``.
+
+    ``grants`` are the relations that allow the chosen archetype; without any, ``denied`` says why.
+    ``type`` is the request's.
+    """
+
+    key: str
+    site: str
+    name: str
+    archetype: Archetype | None = None
+    grants: tuple[Grant, ...] = ()
+    denied: Denial | None = None
+    forced: tuple[str, ...] = ()
+
+    def refuses(self, operation: Operation, applied: int, site: str) -> Denial | None:
+        """Why an operation may not read these rows at a site; ``None`` if it may.
+
+        Parameters
+        ----------
+        applied
+            Forced services that the rows have been through.
+        """
+        if self.denied is not None or self.archetype is None:
+            return self.denied or Denial("archetype", f"{self.site}: no archetype is chosen")
+        grant = self.grants[0]
+        if applied < len(self.forced) and operation.name != self.forced[applied]:
+            service, who = self.forced[applied], self.name
+            text = f"{grant.clause}: {service} must be applied to {who!r} first"
+            return Denial("forced service", text)
+        passes_on = operation.role == DATA_PROVIDER or operation.name in self.forced
+        return self._place(grant, site, passes_on)
+
+    def _place(self, grant: Grant, site: str, passes_on: bool) -> Denial | None:
+        assert self.archetype is not None
+        name, computes = self.archetype.name, self.archetype.computes
+        if computes == "requester":
+            return None
+        if computes == "provider" or passes_on:
+            if site == self.site:
+                return None
+            return Denial("archetype", f"{grant.clause}: {name} keeps {self.name!r} at {self.site}")
+        if site == self.site:
+            text = f"{grant.clause}: under {name} a third party computes, not {self.site} itself"
+            return Denial("archetype", text)
+        if any(other.allows_provider(site) for other in self.grants):
+            return None
+        words = ", ".join(self.grants[0].relation.compute_providers) or "nobody"
+        text = f"{grant.clause}: {site!r} is no permitted compute provider; permitted is {words}"
+        return Denial("compute provider", text)
+
+    def goes_to(self, site: str) -> Denial | None:
+        """Why the rows themselves may not be sent to another site; ``None`` if they may."""
+        if self.denied is not None or self.archetype is None:
+            return self.denied or Denial("archetype", f"{self.site}: no archetype is chosen")
+        clause, name = self.grants[0].clause, self.archetype.name
+        if self.hidden:
+            columns = ", ".join(self.hidden)
+            return Denial(
+                "hidden columns", f"{clause}: {self.name!r} has hidden columns ({columns})"
+            )
+        if self.archetype.computes == "requester":
+            return None
+        if self.archetype.computes == "provider":
+            return Denial("archetype", f"{clause}: {name} keeps {self.name!r} at {self.site}")
+        if any(grant.allows_provider(site) for grant in self.grants):
+            return None
+        return Denial("compute provider", f"{clause}: {site!r} is no permitted compute provider")
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """Columns that nobody else sees."""
+        return self.grants[0].relation.hidden if self.grants else ()
+
+    @property
+    def row_floor(self) -> int:
+        """Fewer rows than this are not computed with."""
+        return max((grant.relation.row_floor for grant in self.grants), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Rows that a step reads, and those that its result still carries."""
+
+    reads: Rows = field(default_factory=dict)
+    carries: Rows = field(default_factory=dict)
+
+
+def standing(
+    agreements: Sequence[Agreement], datasets: Iterable[Dataset], asked: Asked, *, steward: bool
+) -> Standing | None:
+    """How one site's records of one content stand to a request; ``None`` if nobody minds.
+
+    A site may know the same bytes under several names. The strictest name counts, or somebody could
+    register what is not his to make it his.
+
+    Parameters
+    ----------
+    agreements
+        Of the site that the records are of.
+    steward
+        Whether the site refuses what no agreement is about.
+    """
+    found: Standing | None = None
+    for dataset in datasets:
+        about = governing(agreements, dataset)
+        if not about and not steward:
+            continue
+        granted, denial = grants(about, dataset, asked)
+        here = Standing(dataset=dataset, grants=tuple(granted), denial=denial)
+        if denial is not None:
+            return here
+        found = found or here
+    return found
+
+
+def right_of(
+    found: Standing, archetype: str, known: Mapping[str, Archetype], asked: Asked
+) -> Right:
+    """The right that a standing gives under one archetype."""
+    dataset = found.dataset
+    fine = tuple(grant for grant in found.grants if archetype in grant.archetypes(known))
+    denied = found.denial
+    if denied is None and not fine:
+        words = ", ".join(sorted(found.archetypes(known))) or "none"
+        grant = found.grants[0]
+        what = f"archetype {archetype!r}" if archetype else "a request without archetype"
+        denied = Denial("archetype", f"{grant.clause}: {what} is not allowed, only {words}")
+    return Right(
+        key=dataset.key,
+        site=dataset.site,
+        name=dataset.name,
+        archetype=known.get(archetype),
+        grants=fine,
+        denied=denied,
+        forced=fine[0].forced(asked.type) if fine else (),
+    )
+
+
+def follow(
+    steps: Iterable[Step], given: Mapping[str, Rows], rights: Mapping[str, Sequence[Right]]
+) -> dict[str, Reading]:
+    """What rows each step reads and passes on.
+
+    Parameters
+    ----------
+    steps
+        In order.
+    given
+        Rows that datasets and stored results carry, by key; what is not there carries none.
+    rights
+        By key of the dataset; they say which services are forced.
+    """
+    found: dict[str, Reading] = {}
+    nothing: Rows = {}
+    for step in steps:
+        reads: dict[str, int] = {}
+        for wanted in step.inputs:
+            rows = found[wanted].carries if wanted in found else given.get(wanted, nothing)
+            for key, applied in rows.items():
+                reads[key] = min(reads.get(key, applied), applied)
+        found[step.key] = Reading(reads, _passed_on(step.operation, reads, rights))
+    return found
+
+
+def _passed_on(operation: Operation, reads: Rows, rights: Mapping[str, Sequence[Right]]) -> Rows:
+    if not reads:
+        return reads
+    carries: dict[str, int] = {}
+    for key, applied in reads.items():
+        forced = next((right.forced for right in rights.get(key, ()) if right.forced), ())
+        now = applied < len(forced) and operation.name == forced[applied]
+        if now or operation.role == DATA_PROVIDER:
+            carries[key] = applied + now
+    return carries
