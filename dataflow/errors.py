@@ -14,6 +14,7 @@
     ├── PolicyError            somebody who may say no said no
     │   └── NotGranted         an owner's agreement does not grant it: ask for less, or ask the owner
     ├── PlacementError
+    │   ├── ScopeError         the user's word about where is wrong
     │   └── NoAllowedSite      nobody is left after agreements, scope and reach
     ├── StorageError
     │   ├── UnsafeStore        the store ignores conditional writes: no results there
@@ -211,6 +212,26 @@ class PlacementError(DataflowError, ValueError):
     """No plan could be made."""
 
     kind = "placement"
+
+
+class ScopeError(PlacementError):
+    """What the user says about where cannot be read, or not be honoured."""
+
+    kind = "scope"
+
+    def __init__(self, reason: str, text: str = "", position: int = -1) -> None:
+        self.reason, self.text, self.position = reason, text, position
+        super().__init__(reason, text, position)
+
+    def __str__(self) -> str:
+        if self.position < 0 or not self.text:
+            return f"scope: {self.reason}"
+        first, *more = self.reason.split("\n")
+        before = self.text[: self.position]
+        line = self.text.splitlines()[before.count("\n")] if self.text.strip() else ""
+        column = self.position - (before.rfind("\n") + 1)
+        shown = f"scope, at {self.position}: {first}\n  {line}\n  {' ' * column}^"
+        return "\n".join([shown, *more])
 
 
 class NoAllowedSite(PlacementError):

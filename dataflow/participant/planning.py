@@ -8,14 +8,16 @@ from typing import Any
 
 from dataflow.catalog.snapshot import Snapshot
 from dataflow.datasets import Replica
-from dataflow.errors import PlacementError
+from dataflow.errors import NoAllowedSite, PlacementError
 from dataflow.execution.state import JobState
 from dataflow.graph.graph import Graph
 from dataflow.placement.make import graph_of, make_plan
 from dataflow.placement.measurements import Measurements
 from dataflow.placement.plan import Keep, Plan
 from dataflow.placement.solve import Rule
-from dataflow.policy.check import check
+from dataflow.placement.spread import Wanted, spread
+from dataflow.policy.check import Verdict, check
+from dataflow.policy.scope import Bind, Scope, choose, has_both, scope_of, too_far
 from dataflow.sites import Link, Topology
 
 
@@ -24,7 +26,7 @@ def plan_graph(
     snapshot: Snapshot,
     measurements: Measurements,
     *,
-    scope: Mapping[str, str] | None = None,
+    scope: Scope | str | Mapping[str, str] | None = None,
     excluded: Mapping[str, str] | None = None,
     result_at: str = "",
     keep: Keep = "results",
@@ -32,19 +34,27 @@ def plan_graph(
     reuse: bool = True,
     pinned: Mapping[str, str] | None = None,
     near: str = "",
+    told: Mapping[str, Any] | None = None,
 ) -> Plan:
     """A plan for a graph in the world as the snapshot shows it.
 
+    Parameters
+    ----------
+    told
+        What else the plan's options are to remember.
+
     Raises
     ------
+    ScopeError
+        If the scope cannot be read, names what is not there, or cannot be honoured.
     PlacementError
-        If the scope names a step or a site that is not there, or no plan is possible.
+        If no plan is possible.
     """
-    scope, excluded, pinned = dict(scope or {}), dict(excluded or {}), dict(pinned or {})
-    _check_scope(graph, snapshot, scope, excluded)
+    scope, excluded, pinned = scope_of(scope), dict(excluded or {}), dict(pinned or {})
+    _check_scope(graph, snapshot, scope, excluded, keep)
     _check_pinned(graph, snapshot, pinned)
     verdicts = check(graph, snapshot.topology, scope=scope, excluded=excluded)
-    return make_plan(
+    plan = make_plan(
         graph,
         topology=snapshot.topology,
         replicas=snapshot.replicas,
@@ -56,7 +66,15 @@ def plan_graph(
         reuse=reuse,
         pinned=pinned,
         near=near,
-        options={"scope": scope, "excluded": excluded, "pinned": pinned},
+        options={"scope": scope.document(), "excluded": excluded, "pinned": pinned, **(told or {})},
+    )
+    wanted = _wanted(graph, snapshot, scope, verdicts, excluded)
+    return spread(
+        plan,
+        wanted,
+        topology=snapshot.topology,
+        replicas=snapshot.replicas,
+        measurements=measurements,
     )
 
 
@@ -70,13 +88,15 @@ def plan_rest(state: JobState, snapshot: Snapshot, measurements: Measurements, n
     """
     plan = state.plan
     graph = graph_of(plan)
-    scope, excluded, pinned = (_words(plan, name) for name in ("scope", "excluded", "pinned"))
+    excluded, pinned = (_words(plan, name) for name in ("excluded", "pinned"))
+    scope = scope_of(plan.options.get("scope") or None)
     excluded |= dict.fromkeys(state.lost, "lost during this job")
     verdicts = check(graph, snapshot.topology, scope=scope, excluded=excluded)
-    return make_plan(
+    copies = _copies(state, snapshot, graph, excluded)
+    rest = make_plan(
         graph,
         topology=snapshot.topology,
-        replicas=_copies(state, snapshot, graph, excluded),
+        replicas=copies,
         verdicts=verdicts,
         measurements=measurements,
         result_at=plan.result_at,
@@ -84,7 +104,14 @@ def plan_rest(state: JobState, snapshot: Snapshot, measurements: Measurements, n
         rule=plan.options.get("rule", "cheapest"),
         pinned={step: site for step, site in pinned.items() if site not in excluded},
         near=near,
-        options={**plan.options, "scope": scope, "excluded": excluded},
+        options={**plan.options, "excluded": excluded},
+    )
+    return spread(
+        rest,
+        _wanted(graph, snapshot, scope, verdicts, excluded),
+        topology=snapshot.topology,
+        replicas=copies,
+        measurements=measurements,
     )
 
 
@@ -155,20 +182,93 @@ def _check_pinned(graph: Graph, snapshot: Snapshot, pinned: Mapping[str, str]) -
 
 
 def _check_scope(
-    graph: Graph, snapshot: Snapshot, scope: Mapping[str, str], excluded: Mapping[str, Any]
+    graph: Graph, snapshot: Snapshot, scope: Scope, excluded: Mapping[str, Any], keep: Keep
 ) -> None:
     sites = snapshot.topology.site_by_name
-    names = {step.label for step in graph.steps.values()}
-    names |= {step.operation.name for step in graph.steps.values()}
-    names |= {step.operation.role for step in graph.steps.values()} - {""}
-    for word, site in scope.items():
-        if word not in names:
-            raise PlacementError(
-                f"scope: no step, operation or role is called {word!r}; there are "
-                + ", ".join(sorted(names))
-            )
-        if site not in sites:
-            raise PlacementError(f"scope: no site {site!r}; there are {', '.join(sorted(sites))}")
+    words = [word for key in graph.steps for word in _words_of(graph, key)]
+    words += [word for key in graph.outputs for word in _words_of(graph, key)]
+    scope.check(words, list(sites))
+    for key, step in graph.steps.items():
+        if key not in graph.outputs and keep != "all":
+            bind = scope.bind_of(*_words_of(graph, key))
+            if bind is not None and bind.word and has_both(bind.place):
+                raise scope.wrong(
+                    f"&: the result of {step.label!r} is not asked for, so that it is not stored "
+                    "at several sites\nWhat you can do: plan it as a result of its own, or with "
+                    "keep='all'.",
+                    bind.position,
+                )
     for site in excluded:
         if site not in sites:
             raise PlacementError(f"without: no site {site!r}; there are {', '.join(sorted(sites))}")
+
+
+def _words_of(graph: Graph, key: str) -> tuple[str, ...]:
+    """What a scope may call a step, or a dataset that is asked for as it is."""
+    step = graph.steps.get(key)
+    if step is None:
+        return (graph.sources[key].name, graph.sources[key].id)
+    return tuple(w for w in (step.label, step.operation.name, step.operation.role) if w)
+
+
+def _wanted(
+    graph: Graph,
+    snapshot: Snapshot,
+    scope: Scope,
+    verdicts: Mapping[str, Mapping[str, Verdict]],
+    excluded: Mapping[str, str],
+) -> Wanted:
+    """Which results and datasets the scope wants at which sites, beside where they are made."""
+    topology = snapshot.topology
+
+    def takes(site: str, key: str) -> bool:
+        results = any(store.purpose == "results" for store in topology.stores_at(site))
+        holds = any(copy.site == site for copy in snapshot.replicas_of(key))
+        return (results or holds) and site not in topology.away and site not in excluded
+
+    found: dict[str, dict[str, bool]] = {}
+    for key in graph.outputs:
+        bind = scope.bind_of(*_words_of(graph, key))
+        if key in graph.steps:
+            if bind is not None and has_both(bind.place):
+                row = verdicts[key]
+                found[key] = choose(bind.place, lambda site, row=row: bool(row[site]))  # type: ignore[misc]
+        elif bind is not None:
+            found[key] = choose(bind.place, lambda site, key=key: takes(site, key))  # type: ignore[misc]
+        elif scope.around:
+            far = too_far(scope, topology)
+            near = [site for site in topology.site_by_name if site not in far]
+            found[key] = {
+                _nearest_of(snapshot, key, [s for s in near if takes(s, key)], far): False
+            }
+        for site, only in found.get(key, {}).items():
+            _check_target(
+                scope, bind, topology, site, only and site not in excluded, takes(site, key)
+            )
+    return found
+
+
+def _nearest_of(
+    snapshot: Snapshot, key: str, sites: Sequence[str], refused: Mapping[str, str]
+) -> str:
+    """One of the sites: where a copy is, else where one is soonest."""
+    if not sites:
+        raise NoAllowedSite(snapshot.resolve(key).name, refused)
+    copies = snapshot.replicas_of(key)
+    held = [copy.site for copy in copies if copy.site in sites]
+    if held:
+        return held[0]
+    road = snapshot.topology.link
+    return min(sites, key=lambda site: min(road(c.site, site).seconds(c.nbytes) for c in copies))
+
+
+def _check_target(
+    scope: Scope, bind: Bind | None, topology: Topology, site: str, only: bool, takes: bool
+) -> None:
+    """Refuse a copy that cannot come about; a site that is merely away may come back."""
+    if takes or (only and site in topology.away):
+        return
+    position = bind.position if bind is not None else -1
+    if site in topology.away:
+        raise scope.wrong(f"none of {bind.place if bind else site} answers", position)
+    raise scope.wrong(f"{site} has no store that takes copies, or may not be used", position)

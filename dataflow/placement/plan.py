@@ -59,7 +59,8 @@ class Transfer:
 
     ``nbytes`` is the prediction, ``replica`` the copy to read if the data exists already; without
     one it is what a segment at ``source`` stores under ``key``. ``via`` is the site that carries it
-    over, if the target cannot ask the source itself; the job has to be kept there.
+    over, if the target cannot ask the source itself; the job has to be kept there. A ``patient`` one
+    waits for its target as long as it takes: no other site would do.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Transfer:
     seconds: float
     replica: Replica | None = None
     via: str = ""
+    patient: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,8 @@ class Plan:
         What the reader should know: guesses that were made, things that were not possible.
     options
         How it was asked for, such as the collector's rule.
+    copies
+        Key of a result → sites that shall have a copy of it in the end, where that was asked for.
     originals
         Steps of the graph as the user built it that stand otherwise in ``steps`` or not at all: what
         was split, and what need not run; :func:`dataflow.placement.make.graph_of` needs them.
@@ -142,6 +146,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     originals: tuple[Step, ...] = ()
+    copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def step_by_key(self) -> Mapping[str, Step]:

@@ -15,6 +15,7 @@ from dataflow.datasets import Extent
 from dataflow.graph.graph import Graph
 from dataflow.graph.operation import Operation, Step
 from dataflow.policy.rights import Reading, Right, Rows, follow
+from dataflow.policy.scope import Place, Scope, choose, scope_of, too_far
 from dataflow.sites import Site, Topology
 
 ALLOWED = "allowed"
@@ -23,6 +24,7 @@ ALLOWED = "allowed"
 AWAY, EXCLUDED, MEMORY = "away", "excluded", "memory"
 #: The rule of all refusals by an owner.
 AGREEMENT = "agreement"
+SCOPE = "scope"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ def check(
     graph: Graph,
     topology: Topology,
     *,
-    scope: Mapping[str, str] | None = None,
+    scope: Scope | Mapping[str, str] | None = None,
     excluded: Mapping[str, str] | None = None,
     installed: Mapping[str, frozenset[str]] | None = None,
     rights: Mapping[str, Sequence[Right]] | None = None,
@@ -57,7 +59,7 @@ def check(
     graph, topology
         What is to run, and the world.
     scope
-        Label, operation name or role → site: the user's word.
+        The user's word, or a mapping of labels, operation names or roles to places.
     excluded
         Site → reason: not to be used for this plan (lost during a run, say).
     installed
@@ -68,7 +70,8 @@ def check(
     given
         Rows that stored results among the sources carry; datasets in ``rights`` carry their own.
     """
-    scope = scope or {}
+    scope = scope_of(scope)
+    far = too_far(scope, topology)
     excluded = excluded or {}
     installed = installed or {}
     extents = graph.extents
@@ -77,19 +80,35 @@ def check(
     everywhere: dict[tuple[str, ...], dict[str, Verdict]] = {}
     for key, step in graph.steps.items():
         operation = step.operation
-        wanted = scope.get(step.label) or scope.get(operation.name) or scope.get(operation.role)
+        place = scope.place_of(step.label, operation.name, operation.role)
         memory = memory_needed(step, [extents[k] for k in step.inputs])
         read, refusals = owners.of(key, operation)
-        token = (operation.name, operation.version, wanted or "", str(memory), read)
+        token = (operation.name, operation.version, str(place), str(memory), read)
         if token not in everywhere:
-            everywhere[token] = {
-                site.name: _verdict(
-                    step, site, topology, wanted, excluded, installed, refusals, memory
-                )
+            row = {
+                site.name: _verdict(step, site, topology, excluded, installed, refusals, memory)
                 for site in topology.sites
             }
+            everywhere[token] = _narrowed(row, place, far)
         table[key] = everywhere[token]
     return table
+
+
+def _narrowed(
+    row: Mapping[str, Verdict], place: Place | None, far: Mapping[str, str]
+) -> dict[str, Verdict]:
+    """What the user's word leaves of a row; it opens nothing that was closed."""
+    if place is None:
+        refused = far
+    else:
+        chosen = choose(place, lambda site: site in row and bool(row[site]))
+        refused = {site: f"the scope says {place}" for site in row if site not in chosen}
+    return {
+        site: Verdict(False, SCOPE, refused[site])
+        if site in refused and verdict.rule not in (AWAY, EXCLUDED, AGREEMENT)
+        else verdict
+        for site, verdict in row.items()
+    }
 
 
 class _Owners:
@@ -142,7 +161,6 @@ def _verdict(
     step: Step,
     site: Site,
     topology: Topology,
-    wanted: str | None,
     excluded: Mapping[str, str],
     installed: Mapping[str, frozenset[str]],
     owners: Mapping[str, Verdict],
@@ -152,8 +170,6 @@ def _verdict(
         return Verdict(False, AWAY, "the site does not answer")
     if site.name in excluded:
         return Verdict(False, EXCLUDED, excluded[site.name])
-    if wanted is not None and site.name != wanted:
-        return Verdict(False, "scope", f"the scope says {wanted}")
     if site.trust == "steward":
         name = f"{step.operation.name}@{step.operation.version}"
         if name not in installed.get(site.name, frozenset()):

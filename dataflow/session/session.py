@@ -35,6 +35,7 @@ from dataflow.participant import Participant
 from dataflow.placement.make import relied_upon
 from dataflow.placement.plan import Keep, Plan
 from dataflow.placement.solve import Rule
+from dataflow.policy.scope import Scope
 from dataflow.session import reading
 from dataflow.session.jobs import Job
 from dataflow.session.listings import Jobs, Ledger
@@ -251,7 +252,7 @@ class Session:
         self,
         graph: Planned,
         *,
-        scope: Mapping[str, str] | None = None,
+        scope: Scope | str | Mapping[str, str] | None = None,
         pinned: Mapping[str, str] | None = None,
         without: Mapping[str, str] | Sequence[str] | None = None,
         result_at: str | None = None,
@@ -268,7 +269,9 @@ class Session:
         graph
             One graph, or several to be planned together.
         scope
-            Label, operation or role → site where it must run, with all that it is split into.
+            The user's word about where: a text such as ``"{parity: uva || amc}"`` or a mapping of
+            labels, operations or roles to places; see :mod:`dataflow.policy.scope`. It holds for
+            all that a step is split into.
         pinned
             Label of a step → site where this step runs as long as that is there. Of a step that is
             split only the last part is meant: where the parts are put together.
@@ -285,6 +288,8 @@ class Session:
 
         Raises
         ------
+        ScopeError
+            If the scope cannot be read or honoured; with the position.
         PlacementError
             If no plan is possible, and why.
         NotLinear
@@ -295,7 +300,7 @@ class Session:
         self._hear_of_results()
         plan = self._participant.plan(
             whole,
-            scope=_words(scope, "scope"),
+            scope=scope,
             pinned=_words(pinned, "pinned"),
             excluded=_reasons(without),
             result_at=self._place(self._settings.result_at if result_at is None else result_at),

@@ -8,13 +8,14 @@ import pytest
 
 from dataflow.catalog.snapshot import Snapshot
 from dataflow.datasets import Replica
-from dataflow.errors import PlacementError
+from dataflow.errors import PlacementError, ScopeError
 from dataflow.execution.events import JobCreated, JobStarted, SiteLost, Stored, UnitReported
 from dataflow.execution.state import JobState, apply, begin
 from dataflow.graph.graph import of_dataset
 from dataflow.participant.planning import plan_graph, plan_rest, with_relays
 from dataflow.placement.measurements import Measurements
 from dataflow.sites import Link, Site, Topology
+from dataflow.stores import Store
 from dataflow.testing.strategies import centre, dataset, replica, spread, total
 
 NAMES = ("ams", "delft", "uva")
@@ -153,3 +154,83 @@ def test_a_road_over_another_site_costs_both() -> None:
     assert (back.bandwidth, back.via) == (1e6, "uva"), "the slower of the ways back"
     measured = replace(topology, links=(*links[:2], replace(links[2], origin="measured")))
     assert with_relays(measured, "uva", {"ams"}).link("ams", "delft").via == "", "it can ask itself"
+
+
+# --- copies -------------------------------------------------------------------------------------
+
+TAKING = replace(
+    WORLD,
+    stores=tuple(
+        Store(name="results", site=name, url=f"file:///{name}") for name in ("ams", "delft")
+    ),
+)
+
+
+def with_stores(known: Snapshot, away: str = "") -> Snapshot:
+    return replace(known, topology=replace(TAKING, away=frozenset(away.split())))
+
+
+def test_a_dataset_is_copied_to_every_site_that_the_scope_names() -> None:
+    known = with_stores(snapshot(run="uva"), away="delft")
+    plan = plan_graph(of_dataset(dataset("run", 1000)), known, Measurements(), scope="ams & delft")
+    assert {(t.source, t.target, t.patient, t.nbytes) for t in plan.transfers} == {
+        ("uva", "ams", True, 8000),
+        ("uva", "delft", True, 8000),
+    }, "a site that is away gets its copy when it is back"
+    assert plan.copies == {"run": ("ams", "delft")}
+    assert plan.nbytes == 16000
+    assert plan.seconds > 8
+    assert not plan.segments
+
+
+def test_a_copy_that_is_there_is_not_made_again() -> None:
+    known = with_stores(snapshot(run="uva ams"))
+    run = of_dataset(dataset("run", 1000))
+    plan = plan_graph(run, known, Measurements(), scope="{run: ams & delft}")
+    assert [t.target for t in plan.transfers] == ["delft"]
+    assert plan.copies == {"run": ("ams", "delft")}
+
+
+def test_the_first_that_answers_gets_the_copy() -> None:
+    run = of_dataset(dataset("run", 1000))
+    known = with_stores(snapshot(run="uva"), away="ams")
+    plan = plan_graph(run, known, Measurements(), scope="ams || delft")
+    assert [(t.target, t.patient) for t in plan.transfers] == [("delft", False)]
+    nobody = with_stores(snapshot(run="uva"), away="ams delft")
+    with pytest.raises(ScopeError, match=r"none of ams \|\| delft answers"):
+        plan_graph(run, nobody, Measurements(), scope="ams || delft")
+    with pytest.raises(ScopeError, match="uva has no store that takes copies"):
+        plan_graph(run, with_stores(snapshot(run="ams")), Measurements(), scope="ams & uva")
+
+
+def test_a_result_is_copied_from_where_it_is_made() -> None:
+    graph = centre(of_dataset(dataset("run", 1000)))
+    known = with_stores(snapshot(run="ams"))
+    plan = plan_graph(graph, known, Measurements(), scope="{centre: ams & delft}")
+    (made,) = plan.assignments
+    (copy,) = plan.transfers
+    assert (made.site, copy.source, copy.target, copy.replica) == ("ams", "ams", "delft", None)
+    inner = centre(graph)
+    with pytest.raises(ScopeError, match="is not asked for"):
+        plan_graph(
+            inner, known, Measurements(), scope={inner.steps[graph.key].label: "ams & delft"}
+        )
+
+
+def test_a_dataset_goes_near_where_the_scope_says() -> None:
+    run = of_dataset(dataset("run", 1000))
+    known = with_stores(snapshot(run="uva"))
+    plan = plan_graph(run, known, Measurements(), scope="{around: ams, 200 ms}")
+    assert [t.target for t in plan.transfers] == [], "100 ms away is near enough"
+    links = tuple(replace(link, latency=0.3) for link in SLOW if link.source == "uva")
+    far = replace(known, topology=replace(known.topology, links=(*SLOW, *links)))
+    plan = plan_graph(run, far, Measurements(), scope="{around: ams, 200 ms}")
+    assert [t.target for t in plan.transfers] == ["ams"]
+
+
+def test_a_new_plan_wants_the_same_copies() -> None:
+    known = with_stores(snapshot(run="uva ams"))
+    state = running(known, of_dataset(dataset("run", 1000)), scope="delft || ams")
+    lost = apply(state, SiteLost(site="delft", reason="gone"))
+    assert lost.replan
+    assert plan_rest(lost, known, Measurements(), "").transfers == (), "ams has it already"

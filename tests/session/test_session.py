@@ -22,6 +22,7 @@ from dataflow.errors import (
     JobTimedOut,
     OperationFailed,
     PlacementError,
+    ScopeError,
     UnknownDataset,
     UnknownJob,
 )
@@ -251,7 +252,12 @@ def test_clear_errors_before_anything_runs(session: flow.Session) -> None:
     with pytest.raises(GraphError, match="nonsense is no graph"):
         session.submit("nonsense")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="scope must be a mapping"):
-        session.plan(plus(run, number=1), scope="{plus: local}")  # type: ignore[arg-type]
+        session.plan(plus(run, number=1), scope=3)  # type: ignore[arg-type]
+    with pytest.raises(ScopeError, match="not '&'"):
+        session.plan(plus(run, number=1), scope="{plus: local & & local}")
+    assert session.plan(plus(run, number=1), scope="{plus: local}").options["scope"] == {
+        "plus": "local"
+    }
     with pytest.raises(ConfigError, match="tags must be a mapping"):
         session.submit(plus(run, number=1), tags="a")  # type: ignore[arg-type]
 

@@ -82,13 +82,21 @@ def _install(python: Path, target: Path) -> None:
     uv = uv or target / "bin" / "uv"
     # The path of the checkout inside hosts is recorded in the environment, wherever it is outside.
     script = 'mount --bind "$1" "$2"; shift 2; exec "$@"'
-    run(
-        *("unshare", "--mount", "sh", "-ec", script, "-", REPOSITORY, CHECKOUT),
-        *(uv, "pip", "install", "--quiet", "--compile-bytecode"),
-        *("--python", target / "bin/python", "--editable", f"{CHECKOUT}[all]"),
-        timeout=900,
-        environment=network,
-    )
+
+    def install(*more: str, check: bool = True) -> bool:
+        done = run(
+            *("unshare", "--mount", "sh", "-ec", script, "-", REPOSITORY, CHECKOUT),
+            *(uv or "uv", "pip", "install", "--quiet", "--compile-bytecode", *more),
+            *("--python", target / "bin/python", "--editable", f"{CHECKOUT}[all]"),
+            timeout=900,
+            environment=network,
+            check=check,
+        )
+        return done.returncode == 0
+
+    # From what is here, where that will do: there may be no network.
+    if not install("--offline", check=False):
+        install()
     # A umask of the caller, or of a cache, may have closed what an ordinary user must read.
     run("chmod", "-R", "a+rX", target)
 
