@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from dataflow.datasets import Dataset, Extent
 from dataflow.errors import GraphError
@@ -203,9 +203,26 @@ class Graph:
     def __iter__(self) -> Iterator[Graph]:
         return (self[i] for i in range(len(self.outputs)))
 
-    def __getitem__(self, index: int) -> Graph:
-        """The graph of one result only, without the steps that do not lead to it."""
-        return Graph([self.terms[index]])
+    def __getitem__(self, index: SupportsIndex) -> Graph:
+        """The graph of one result only, without the steps that do not lead to it.
+
+        Raises
+        ------
+        GraphError
+            For anything but a whole number.
+        IndexError
+            If there are fewer results.
+        """
+        if not isinstance(index, SupportsIndex):
+            raise GraphError(
+                f"graph[{index!r}]: a graph is indexed by the number of a result; parts of an array "
+                "are cut out by an operation"
+            )
+        try:
+            return Graph([self.terms[index]])
+        except IndexError:
+            results = "one result" if len(self) == 1 else f"{len(self)} results"
+            raise IndexError(f"graph[{index!r}]: this graph has {results}") from None
 
     def __add__(self, other: Any) -> Graph:
         return _arithmetic("add", self, other)

@@ -316,6 +316,7 @@ def operation(
     """
 
     def wrap(function: Callable[P, R]) -> OperationFunction[P, R]:
+        slots = _slots(function)
         title = name or getattr(function, "__name__", "operation").strip("<>")
         if isinstance(function, OperationFunction):
             raise GraphError(f"{title} is an operation already; make another of {title}.function")
@@ -338,7 +339,7 @@ def operation(
                 kind=kind,
                 code=code,
                 reference=_reference(function),
-                slots=_slots(function),
+                slots=slots,
                 same_shape=(kind == "elementwise") if same_shape is None else same_shape,
                 output=default_output if output is None else str(output),
                 lazy=lazy,
@@ -405,8 +406,16 @@ def shell(
 
 
 def _slots(function: Callable[..., Any]) -> tuple[str, ...]:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        name = getattr(function, "__name__", None) or repr(function)
+        raise GraphError(
+            f"{name}: an operation is made of a function that tells its arguments\nWhat you can do: "
+            f"write one around it, as in `def my_{name if name.isidentifier() else 'step'}(x): …`."
+        ) from None
     slots = []
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_POSITIONAL:
             slots.append("*")
         elif parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:

@@ -191,3 +191,15 @@ def test_extents_of_results() -> None:
     assert square(a).extent == replace(a.extent, guessed="same shape as its input")
     assert total(a).extent.guessed == "declared scalar"
     assert total(a).shape == ()
+
+
+@pytest.mark.parametrize("index", [slice(0, 2), "run1", None, (0, 1)])
+def test_only_results_are_indexed(index: Any) -> None:
+    with pytest.raises(GraphError, match="indexed by the number of a result"):
+        merge([a, b])[index]
+
+
+def test_there_are_only_so_many_results() -> None:
+    with pytest.raises(IndexError, match=r"graph\[2\]: this graph has 2 results"):
+        merge([a, b])[2]
+    assert [one.key for one in merge([a, b])] == ["run1", "run2"]

@@ -154,6 +154,12 @@ def test_what_may_not_be_said(given: dict[str, Any], message: str) -> None:
         operation(**given)(f)
 
 
+@pytest.mark.parametrize("function", [max, int, "abs", 5])
+def test_what_does_not_tell_its_arguments(function: Any) -> None:
+    with pytest.raises(GraphError, match="a function that tells its arguments"):
+        operation(function)
+
+
 def test_an_operation_is_not_made_of_another() -> None:
     with pytest.raises(GraphError, match=r"square is an operation already.*square\.function"):
         operation(kind="linear")(square)
