@@ -14,6 +14,8 @@ from dataflow.backends.pods import Object, Standing, standing
 MOST_FAILED = 3
 #: Leases that have ended and are still shown.
 _REMEMBERED = 50
+#: Seconds that a failed Job's Pod gets to say why: they are told of apart, in no order.
+_EXPLAINS_WITHIN = 2.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +40,8 @@ class Worker:
         It takes nothing more on.
     event
         Why its Job gets no Pod.
+    failed
+        Since when it is known to have failed, and not why.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Worker:
     idle: float | None = None
     draining: bool = False
     event: str = ""
+    failed: float | None = None
 
     @property
     def lease(self) -> Lease:
@@ -150,7 +155,12 @@ class Workers:
             job = jobs.get(worker.name)
             if job is not None:
                 worker.seen = True
-                worker.standing = standing(job, pods.get(worker.name), worker.event)
+                found = standing(job, pods.get(worker.name), worker.event)
+                if found.unexplained:
+                    worker.failed = now if worker.failed is None else worker.failed
+                    if now - worker.failed < _EXPLAINS_WITHIN:
+                        continue
+                worker.standing = found
             elif worker.seen and heard:
                 self.forget(worker.name, "its Job was removed by somebody else")
                 continue

@@ -43,11 +43,14 @@ class Standing:
         It waits for something that does not come by itself.
     lacks_pod
         Its Job has got no Pod; events say why.
+    unexplained
+        It has failed, and its Pod, which knows why, has not been heard yet.
     """
 
     lease: Lease
     hopeless: bool = False
     lacks_pod: bool = False
+    unexplained: bool = False
 
 
 def standing(job: Object, pod: Object | None = None, event: str = "") -> Standing:
@@ -60,8 +63,9 @@ def standing(job: Object, pod: Object | None = None, event: str = "") -> Standin
     host = _host(pod)
     failed = _condition(status, "Failed") or _condition(status, "FailureTarget")
     if failed is not None:
-        reason = _why_failed(failed, pod)
-        return Standing(lease=Lease(id=name, status="failed", host=host, reason=reason))
+        why, unexplained = _why_failed(failed, pod)
+        lease = Lease(id=name, status="failed", host=host, reason=why)
+        return Standing(lease=lease, unexplained=unexplained)
     if _condition(status, "Complete") is not None or job["metadata"].get("deletionTimestamp"):
         return Standing(lease=Lease(id=name, status="ended", host=host))
     if pod is None:
@@ -135,11 +139,13 @@ def _why_waiting(pod: Object) -> tuple[str, bool]:
     return "", False
 
 
-def _why_failed(condition: Object, pod: Object | None) -> str:
+def _why_failed(condition: Object, pod: Object | None) -> tuple[str, bool]:
+    """The reason, and whether the Pod has more to say that is not here yet."""
     # That a Pod failed more often than never is said of each; the Pod knows better.
-    if condition.get("reason") in ("BackoffLimitExceeded", "PodFailurePolicy") and pod is not None:
-        return _why_pod_failed(pod) or _said(condition)
-    return _said(condition)
+    if condition.get("reason") not in ("BackoffLimitExceeded", "PodFailurePolicy"):
+        return _said(condition), False
+    known = _why_pod_failed(pod) if pod is not None else ""
+    return known or _said(condition), not known
 
 
 def _why_pod_failed(pod: Object) -> str:

@@ -323,7 +323,7 @@ class Participant:
         while (known := self.records.get(kind, id, site)) != record:
             if known is not None and kind == "replica":
                 return
-            if asyncio.get_running_loop().time() > end or site in self._away():
+            if asyncio.get_running_loop().time() > end:
                 return
             await self.sync.hint(site, self.records.latest(site) + 1)
             await asyncio.sleep(0.01)

@@ -67,6 +67,24 @@ def test_who_rests_is_let_go_and_who_has_not_come_goes_first() -> None:
     assert [one.name for one in workers.rested(0.0, 30.0, 0.0)] == ["c", "b"]
 
 
+def test_a_pod_may_say_later_than_its_job_why_it_failed() -> None:
+    workers = Workers()
+    workers.ask("a", 0.0)
+    given = job("a", "Failed")
+    given["status"]["conditions"][0] |= {"reason": "BackoffLimitExceeded", "message": "so often"}
+    late: dict[str, Any] = pod("a")
+    assert workers.see({"a": given}, {"a": late}, {}, 1.0, heard=True) == []
+    assert workers.live(), "it is not known yet why"
+    late["status"] = {"phase": "Failed", "reason": "Evicted", "message": "no memory"}
+    (lease,) = workers.see({"a": given}, {"a": late}, {}, 2.0, heard=True)
+    assert lease.reason == "Evicted: no memory"
+    workers.ask("b", 2.0)
+    given["metadata"]["name"] = "b"
+    assert workers.see({"b": given}, {}, {}, 3.0, heard=True) == []
+    (lease,) = workers.see({"b": given}, {}, {}, 5.0, heard=True)
+    assert lease.reason == "BackoffLimitExceeded: so often", "its Pod never said"
+
+
 def test_failures_count_until_one_has_come() -> None:
     workers = Workers()
     for i in range(MOST_FAILED):
