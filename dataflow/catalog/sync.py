@@ -39,6 +39,11 @@ log = structlog.get_logger(__name__)
 LONGEST_PAUSE = 2.0
 #: News are collected for so long before they are handed out: a job writes several rows in a moment.
 GATHERING = 0.05
+#: Longest question for news (s): it is answered at once when there are any, so that asking seldom
+#: costs nothing but what idle agents cost each other.
+LONGEST_QUESTION = 10.0
+#: A question takes this part of the time after which silence means away, at most.
+_OF_AWAY = 0.4
 #: An answer that takes longer than this, and longer than ``away_after``, is given up.
 PATIENCE = 5.0
 
@@ -60,7 +65,8 @@ class Sync:
     away_after
         Seconds without an answer until a site is away.
     period
-        Seconds between two looks for news where no hint comes.
+        Seconds between two looks for news where no hint comes; where a question can wait for its
+        answer, they are as far apart as ``away_after`` allows.
     """
 
     def __init__(
@@ -78,6 +84,7 @@ class Sync:
         self._connect, self._accesses = connect, dict[Address, PeerAccess]()
         self._away_after, self._period = away_after, period
         self._patience = max(PATIENCE, away_after)
+        self._unsettled_until = 0.0
         self._others: dict[str, Other] = {}
         self._joining: dict[Address, asyncio.Task[None]] = {}
         self._news = asyncio.Event()
@@ -228,8 +235,13 @@ class Sync:
         other = self._others.get(site)
         if other is None:
             other = self._others[site] = Other(site)
+            self._unsettle()
             other.task = asyncio.create_task(self._follow(other), name=f"sync {site}")
         return other
+
+    def _unsettle(self) -> None:
+        """The circle has changed: ask often for a while."""
+        self._unsettled_until = self._clock() + self._away_after
 
     def _give(self, site: str, place: Address) -> None:
         other = self._other(site)
@@ -255,6 +267,7 @@ class Sync:
             other.failures = 0 if reached else other.failures + 1
             if not other.tried or other.failures == 1:
                 other.tried = True
+                self._unsettle()
                 self._announce()
             if not reached:
                 await _wait(other.wake, self._pause(other.failures - 1))
@@ -273,22 +286,35 @@ class Sync:
         return False
 
     async def _pull(self, other: Other, place: Address) -> bool:
-        since = self._log.latest(other.site)
-        answer = await self._ask(place, lambda at: at.records(other.site, since, self._period))
+        since, wait = self._log.latest(other.site), self._question(other)
+        answer = await self._ask(place, lambda at: at.records(other.site, since, wait), wait)
         if answer is None:
             return False
         other.heard_at = self._clock()
         if not self._take(other.site, *answer):
             await asyncio.sleep(self._period)  # the same answer would come at once, for ever
-        if self._clock() - other.viewed_at < self._period:
+        if self._clock() - other.viewed_at < wait:
             return True
         return await self._meet(other, place)
 
+    def _question(self, other: Other) -> float:
+        """Seconds that a question for news may wait, and after which we ask about third sites.
+
+        Short while sites get to know each other, and while one that was lost may still be asked
+        through others; then as long as silence can be told from absence.
+        """
+        if self._clock() < self._unsettled_until:
+            return self._period
+        longest = min(_OF_AWAY * self._away_after, LONGEST_QUESTION)
+        return max(self._period, min(longest, self._away_after - 2 * other.trip - self._period))
+
     async def _meet(self, other: Other, place: Address) -> bool:
         """Whether this site, and no other, answers here; takes what it knows of third sites."""
+        asked = self._clock()
         view = await self._view(place)
         if view is None:
             return False
+        other.trip = self._clock() - asked
         if not any(seen.answering and seen.site == other.site for seen in view):
             log.info("another_site_answers", site=other.site, address=place[0])
             return False
@@ -372,13 +398,16 @@ class Sync:
     # --- questions ----------------------------------------------------------------------------
 
     async def _ask(
-        self, place: Address, question: Callable[[PeerAccess], Awaitable[T]]
+        self,
+        place: Address,
+        question: Callable[[PeerAccess], Awaitable[T]],
+        wait: float = 0.0,
     ) -> T | None:
-        """The answer, or ``None`` if there is none in time."""
+        """The answer, or ``None`` if there is none in time; it may be held back for ``wait`` s."""
         try:
             if place not in self._accesses:
                 self._accesses[place] = self._connect(*place)
-            async with asyncio.timeout(self._period + self._patience):
+            async with asyncio.timeout(wait + self._patience):
                 return await question(self._accesses[place])
         except (DataflowError, OSError, TimeoutError) as error:
             log.debug("no_answer", address=place[0], reason=str(error) or type(error).__name__)

@@ -421,7 +421,8 @@ class Federation:
             known = self._knows.get(site, [other for other in self.sites if other != site])
             wanted = {f"{other}>{site}" for other in known if other in self.settings}
             while wanted and time.monotonic() < limit:
-                answer = httpx2.get(f"{self._addresses[site]}/v1/records", headers=headers)
+                url = f"{self._addresses[site]}/v1/records"
+                answer = httpx2.get(url, headers=headers, timeout=60.0)
                 rows = answer.json()["rows"]
                 if wanted <= {row["id"] for row in rows if row["kind"] == "link"}:
                     break

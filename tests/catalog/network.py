@@ -94,6 +94,8 @@ class Wire:
         answer = await question(agent)
         if network.random.random() < network.twice:
             answer = await question(agent)
+        if network.agents.get(self.address) is not agent:
+            raise SiteUnreachable(self.address, "it ended before it answered")
         await self._travel(there=False)
         return answer
 
