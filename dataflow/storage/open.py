@@ -153,7 +153,7 @@ def fsspec_options(
         "secret": secret.get("secret_access_key"),
         "token": secret.get("session_token"),
         "endpoint_url": given.get("endpoint"),
-        "anon": _true(given.get("anonymous", "false")) or None,
+        "anon": is_true(given.get("anonymous", "false")) or None,
     }
     found = {name: value for name, value in found.items() if value}
     found["client_kwargs"] = {"region_name": given.get("region", "us-east-1")}
@@ -169,7 +169,8 @@ def _pairs(mapping: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((mapping or {}).items()))
 
 
-def _true(word: str) -> bool:
+def is_true(word: str) -> bool:
+    """Whether an option's word says yes."""
     return word.strip().lower() in {"1", "true", "yes", "on"}
 
 
@@ -207,7 +208,7 @@ def _s3(bucket: str, prefix: str, credentials: dict[str, str], options: dict[str
             f"unknown option {unknown[0]!r} of an S3 store; there are {', '.join(sorted(S3_OPTIONS))}"
         )
     endpoint = options.get("endpoint")
-    path_style = _true(options.get("path_style", "true" if endpoint else "false"))
+    path_style = is_true(options.get("path_style", "true" if endpoint else "false"))
     config: dict[str, Any] = {
         "region": options.get("region", "us-east-1"),
         "virtual_hosted_style_request": not path_style,
@@ -215,7 +216,7 @@ def _s3(bucket: str, prefix: str, credentials: dict[str, str], options: dict[str
     }
     if endpoint:
         config["endpoint"] = endpoint
-    if _true(options.get("anonymous", "false")):
+    if is_true(options.get("anonymous", "false")):
         config["skip_signature"] = True
     for name in ("access_key_id", "secret_access_key", "session_token"):
         if name in credentials:

@@ -24,6 +24,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from dataflow.errors import CorruptResult, StorageError
 from dataflow.storage.layout import COMMIT, Area, attempt_prefix, key_prefix
 from dataflow.storage.manifest import FileEntry, Manifest, from_bytes, to_bytes
+from dataflow.storage.multipart import abort_below
 from dataflow.storage.open import Options, local_path, object_store
 
 if TYPE_CHECKING:
@@ -204,6 +205,7 @@ def discard(attempt: Attempt) -> None:
     """Delete everything that an attempt wrote; nothing if it wrote nothing."""
     with plain_errors(attempt.url):
         delete_below(attempt.root, attempt.store, attempt.prefix)
+    abort_below(attempt.root, f"{attempt.prefix}/", attempt.credentials, attempt.options)
 
 
 def delete_below(root: str, store: AnyStore, prefix: str) -> None:
@@ -325,3 +327,4 @@ def remove_result(
         if any(file.path == COMMIT for file in listed(store, prefix)):
             store.delete(f"{prefix}/{COMMIT}")
         delete_below(root, store, prefix)
+    abort_below(root, f"{prefix}/", tuple(sorted((credentials or {}).items())), options)

@@ -2,7 +2,8 @@
 
 A copy is published like a result, below ``copies/``. Files are read in parts, several at a time. An
 attempt that was cut off continues under the same name: files that are complete and parts that
-arrived are not asked for again.
+arrived are not asked for again. Parts of a large file go to S3 as parts of one upload, which the
+service puts together; elsewhere they wait as files of their own until all are there.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import xxhash
-from obstore import open_writer
 
 from dataflow.datasets import Extent, Format, Kind, Replica
 from dataflow.errors import StorageError, TransferFailed, UnreadableDataset
 from dataflow.storage.fingerprints import stored_files
 from dataflow.storage.manifest import FileEntry, Manifest, opened_url
+from dataflow.storage.multipart import step_of, upload_to
 from dataflow.storage.open import Options, local_path, object_store, split
+from dataflow.storage.parts import Sent, Staged, check, failed
 from dataflow.storage.publish import (
     ROOT_METADATA,
     Attempt,
@@ -31,8 +33,7 @@ from dataflow.storage.publish import (
     publish,
 )
 
-#: Parts of files larger than a part wait below this name until their file is whole.
-PARTS = ".parts"
+#: What is asked of the source at a time (bytes).
 PART_NBYTES = 8 * 2**20
 
 
@@ -259,7 +260,18 @@ class _Copier:
                     file.path, file.size, there[file.path].etag, file.checksum
                 )
         wanted = [file for file in listing if file.path not in done]
-        missing = {file.path: self._missing(file, there) for file in wanted}
+        large: dict[str, Staged | Sent] = {}
+        opening = iter([file for file in wanted if not self._fits(file)])
+
+        async def open_large() -> None:
+            for file in opening:
+                large[file.path] = await asyncio.to_thread(self._large, file, there, concurrency)
+
+        await _together([open_large() for _ in range(concurrency)])
+        missing = {
+            file.path: large[file.path].missing() if file.path in large else [(0, file.size)]
+            for file in wanted
+        }
         open_parts = {path: len(parts) for path, parts in missing.items()}
         # A file whose parts all arrived earlier has one job without a part: putting it together.
         nothing: list[tuple[int, int] | None] = [None]
@@ -267,15 +279,18 @@ class _Copier:
 
         async def work() -> None:
             for file, part in jobs:
+                whole = large.get(file.path)
                 if part is not None:
+                    if whole is not None:
+                        await whole.turn(part)
                     body = await self.part(file, *part)
-                    if self._fits(file):
+                    if whole is None:
                         done[file.path] = await asyncio.to_thread(self.place.put, file.path, [body])
                         continue
-                    await asyncio.to_thread(self._stage, file, part, body)
+                    await whole.take(part, body)
                     open_parts[file.path] -= 1
-                if not open_parts[file.path]:
-                    done[file.path] = await asyncio.to_thread(self._assemble, file)
+                if whole is not None and not open_parts[file.path]:
+                    done[file.path] = await asyncio.to_thread(whole.finish)
 
         await _together([work() for _ in range(concurrency)])
         return tuple(done[file.path] for file in listing)
@@ -285,9 +300,10 @@ class _Copier:
         body = await self.source.read(file.path, start, end) if end > start else b""
         self.on_bytes(len(body))
         if len(body) != end - start:
-            raise self._failed(f"{file.path} came with {len(body)} of {end - start} bytes")
+            reason = f"{file.path} came with {len(body)} of {end - start} bytes"
+            raise failed(self.place, reason)
         if end - start == file.size:
-            self._check(file, xxhash.xxh3_128_hexdigest(body))
+            check(self.place, file, xxhash.xxh3_128_hexdigest(body))
         return body
 
     def _fits(self, file: FileEntry) -> bool:
@@ -301,61 +317,14 @@ class _Copier:
         path = f"{self.place.prefix}/{file.path}"
         return file.checksum is None or checksum_of(self.place.store, path) == file.checksum
 
-    def _missing(self, file: FileEntry, there: Mapping[str, FileEntry]) -> list[tuple[int, int]]:
-        if self._fits(file):
-            return [(0, file.size)]
-        starts = range(0, file.size, self.part_nbytes)
-        wanted = [(start, min(start + self.part_nbytes, file.size)) for start in starts]
-        staged = {_range_of(path) for path in there if path.startswith(f"{PARTS}/{file.path}/")}
-        return [part for part in wanted if part not in staged]
-
-    def _stage(self, file: FileEntry, part: tuple[int, int], body: bytes) -> None:
-        digest = xxhash.xxh3_64_hexdigest(body)
-        self.place.put(f"{PARTS}/{file.path}/{part[0]}-{part[1]}-{digest}", [body])
-
-    def _assemble(self, file: FileEntry) -> FileEntry:
-        """One file out of its parts, read again and checked; inside the target store only."""
-        prefix = f"{PARTS}/{file.path}/"
-        staged = {_range_of(path): path for path in self.place.listing() if path.startswith(prefix)}
-        starts = range(0, file.size, self.part_nbytes)
-        wanted = [(start, min(start + self.part_nbytes, file.size)) for start in starts]
-        digest = xxhash.xxh3_128()
-        store = self.place.store
-
-        path = f"{self.place.prefix}/{file.path}"
-        # Not an iterator given to put: obstore cannot be called from inside of one of its calls.
-        writer = open_writer(
-            store, path, buffer_size=max(self.part_nbytes, 5 * 2**20), max_concurrency=4
-        )
-        for part in wanted:
-            name = staged[part]
-            body = store.get(f"{self.place.prefix}/{name}").bytes()
-            if xxhash.xxh3_64_hexdigest(memoryview(body)) != name.rpartition("-")[2]:
-                # Left unclosed, the file does not appear.
-                store.delete(f"{self.place.prefix}/{name}")
-                raise self._failed(f"bytes {part[0]}-{part[1]} of {file.path} have changed")
-            digest.update(memoryview(body))
-            writer.write(body)
-        writer.close()
-        try:
-            self._check(file, digest.hexdigest())
-        except TransferFailed:
-            store.delete([f"{self.place.prefix}/{path}" for path in (file.path, *staged.values())])
-            raise
-        store.delete([f"{self.place.prefix}/{path}" for path in staged.values()])
-        return FileEntry(file.path, file.size, store.head(path)["e_tag"], digest.hexdigest())
-
-    def _check(self, file: FileEntry, digest: str) -> None:
-        if file.checksum is not None and digest != file.checksum:
-            raise self._failed(f"the bytes of {file.path} are not those of the listing")
-
-    def _failed(self, reason: str) -> TransferFailed:
-        return TransferFailed(self.place.key, "the source", self.place.url, reason)
-
-
-def _range_of(path: str) -> tuple[int, int]:
-    start, end, _ = path.rpartition("/")[2].split("-")
-    return int(start), int(end)
+    def _large(
+        self, file: FileEntry, there: Mapping[str, FileEntry], concurrency: int
+    ) -> Staged | Sent:
+        """How the parts of a file become one, where it is to lie."""
+        step = step_of(self.place.root, file.size, self.part_nbytes)
+        if not step:
+            return Staged(self.place, file, self.part_nbytes, there)
+        return Sent(self.place, file, step, upload_to(self.place, file.path), concurrency)
 
 
 async def _together(works: Sequence[Any]) -> None:

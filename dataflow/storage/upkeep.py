@@ -10,6 +10,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 
 from dataflow.errors import UnsafeStore
 from dataflow.storage.layout import Area
+from dataflow.storage.multipart import abort_below
 from dataflow.storage.open import Options, object_store
 from dataflow.storage.publish import delete_below, find_result, first_line, plain_errors
 
@@ -25,7 +26,7 @@ def collect_garbage(
     credentials: Mapping[str, str] | None = None,
     options: Options = (),
 ) -> tuple[str, ...]:
-    """Delete attempts that were never committed.
+    """Delete attempts that were never committed, and uploads that nobody goes on with.
 
     Parameters
     ----------
@@ -59,6 +60,11 @@ def collect_garbage(
                         if now - newest > older_than:
                             delete_below(root, store, prefix)
                             removed.append(prefix)
+        known = tuple(sorted((credentials or {}).items()))
+        for area in areas:
+            removed.extend(
+                abort_below(root, f"{area}/", known, options, silent_since=now - older_than)
+            )
     return tuple(removed)
 
 
