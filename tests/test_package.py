@@ -78,10 +78,28 @@ def test_importing_the_command_line_runs_nothing() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_an_agent_answers_before_it_has_imported_what_computes() -> None:
+#: What takes long to load; nobody needs it before a connection stands.
+HEAVY = "{'numpy', 'zarr', 'xarray', 'pandas', 'dask', 'distributed', 'pyarrow', 'h5py', 'fsspec'}"
+
+
+@pytest.mark.parametrize(
+    ("imports", "unwanted"),
+    [
+        ("dataflow.session, asyncssh", HEAVY),
+        ("dataflow.cli.app, dataflow.cli.agent, dataflow.agent.detached", HEAVY + " | {'fastapi'}"),
+        (
+            "dataflow.agent.lean as l\n"
+            "with l.without(*l.UNUSED): import dataflow.agent.serve, dataflow.participant\n"
+            "assert not set(l.UNUSED) & set(sys.modules)",
+            HEAVY + " | {'rich', 'pydantic.v1'}",
+        ),
+    ],
+    ids=["session", "detach", "agent"],
+)
+def test_nobody_waits_for_what_computes(imports: str, unwanted: str) -> None:
     code = (
-        "import sys, dataflow.agent.serve, dataflow.participant\n"
-        "heavy = {'xarray', 'pandas', 'dask', 'distributed', 'pyarrow', 'h5py'} & set(sys.modules)\n"
+        f"import sys, {imports}\n"
+        f"heavy = ({unwanted}) & set(sys.modules)\n"
         "sys.exit(f'loaded: {sorted(heavy)}' if heavy else 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import warnings
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -36,10 +37,15 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, h
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class Body(BaseModel):
-    """Root of all envelopes."""
+# FastAPI names the field of a body by an alias that pydantic then has no use for, and hides the
+# warning while it makes its own part; ours is made later.
+warnings.filterwarnings("ignore", "The 'alias' attribute with value 'body'")
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class Body(BaseModel):
+    """Root of all envelopes; made ready for use by the first request that needs it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Health(Body):

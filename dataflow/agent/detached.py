@@ -9,8 +9,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -18,8 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
-
-import psutil
 
 from dataflow.agent.auth import first_token
 from dataflow.errors import SiteUnreachable
@@ -36,16 +34,18 @@ START_SECONDS = 60.0
 #: Seconds that an agent which does not answer any more gets to end.
 ENDING_SECONDS = 10.0
 
+#: Descriptors up to this number are not handed on to an agent.
+MOST_OPEN = 1024
+
 LOG_FILE, LOCK_FILE, SOCKET_FILE = "agent.log", "agent.lock", "agent.sock"
 
 
-def ensure_agent(site: str, state: Path, arguments: list[str], tokens: Path | None) -> str:
-    """Start the agent of a state directory unless one runs there; the line to print.
+def ensure_agent(site: str, state: Path, tokens: Path | None) -> str | None:
+    """See to it that an agent of a state directory runs; the line to print, where one runs.
 
-    Parameters
-    ----------
-    arguments
-        Of ``dataflow agent`` for the process to be started.
+    If none does, this process divides: what comes back with ``None`` is a process of its own, in the
+    background, and is to serve the site. That saves it the start of another interpreter, and all that
+    this one has read and imported already. Must be called by a process of one thread.
 
     Raises
     ------
@@ -53,26 +53,36 @@ def ensure_agent(site: str, state: Path, arguments: list[str], tokens: Path | No
         If it does not come up, with the end of its log.
     """
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _alone(state / LOCK_FILE):
+    with _alone(state / LOCK_FILE) as lock:
         found = _running(state)
         started = found is None
         if found is None:
-            found = _start(site, state, arguments)
+            log = state / LOG_FILE
+            before = log.stat().st_size if log.exists() else 0
+            sys.stdout.flush()
+            sys.stderr.flush()
+            agent = os.fork()
+            if agent == 0:
+                _into_background(state, lock)
+                return None
+        ours = dict(versions())  # while it starts
+        if found is None:
+            found = _started(site, state, agent, before)
     document = {
         **found,
         "token": first_token(tokens or state / TOKEN_FILE),
         "started": started,
-        "versions": dict(versions()),
+        "versions": ours,
     }
     return MARK + json.dumps(document)
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _alone(path: Path) -> Iterator[int]:
     """Two connections at once start one agent."""
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield lock.fileno()
 
 
 def _running(state: Path) -> Mapping[str, Any] | None:
@@ -93,9 +103,19 @@ def _running(state: Path) -> Mapping[str, Any] | None:
         if _answers(address):
             return found
         # It may be about to end; a number alone says nothing, as it may be another's by now.
-        if not psutil.pid_exists(pid) or time.monotonic() > limit:
+        if not _exists(pid) or time.monotonic() > limit:
             return None
         time.sleep(0.1)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _answers(address: str) -> bool:
@@ -114,28 +134,32 @@ def _answers(address: str) -> bool:
     return True
 
 
-def _start(site: str, state: Path, arguments: list[str]) -> Mapping[str, Any]:
+def _into_background(state: Path, lock: int) -> None:
+    """Leave whoever started us: their session, their streams, their directory."""
+    os.setsid()
+    os.chdir(state)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    log = os.open(state / LOG_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(nothing, 0)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.closerange(3, lock)  # which our caller closes; it is given back when both of us have
+    os.closerange(lock + 1, MOST_OPEN)
+
+
+def _started(site: str, state: Path, agent: int, before: int) -> Mapping[str, Any]:
+    """What a process says of itself once it serves."""
     log = state / LOG_FILE
-    before = log.stat().st_size if log.exists() else 0
-    with log.open("ab") as out, Path(os.devnull).open("rb") as nothing:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dataflow", "agent", *arguments],
-            stdin=nothing,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-            cwd=state,
-        )
     limit = time.monotonic() + START_SECONDS
     while time.monotonic() < limit:
         found = _running(state)
-        if found is not None and found["pid"] == process.pid:
+        if found is not None and found["pid"] == agent:
             return found
-        if process.poll() is not None:
+        if os.waitpid(agent, os.WNOHANG)[0]:
             reason = f"its agent ended at once: {_said(log, before)}"
             raise SiteUnreachable(site, reason)
-        time.sleep(0.02)
-    process.terminate()
+        time.sleep(0.01)
+    os.kill(agent, signal.SIGTERM)
     reason = f"its agent did not come up in {START_SECONDS:g} s: {_said(log, before)}"
     raise SiteUnreachable(site, reason)
 

@@ -20,6 +20,7 @@ import uvicorn
 from dataflow.agent.app import create_app
 from dataflow.agent.auth import Authenticate, TokenFile, check_binding, make_token_file
 from dataflow.agent.detached import ADDRESS_FILE, TOKEN_FILE
+from dataflow.agent.lean import UNUSED, without
 from dataflow.agent.served import Served
 from dataflow.config.records import Listen
 from dataflow.errors import ConfigError
@@ -77,7 +78,8 @@ async def serve(
     with _listening(listen) as listening:
         address = _address(listening, listen)
         participant = participant_at(listen.public or address)
-        app = create_app(participant, authenticate)
+        with without(*UNUSED):
+            app = create_app(participant, authenticate)
         server = _Server(_config(app, listen))
         file = state_dir / ADDRESS_FILE
         server.when_ready = lambda: _ready(site, address, file, announce)

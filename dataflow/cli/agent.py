@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+from dataflow.agent.lean import UNUSED, without
 from dataflow.config import Federation, Listen, read_site_file
 from dataflow.config.shapes import LONGEST_SOCKET
 from dataflow.errors import ConfigError
@@ -45,12 +46,16 @@ def run(
     if state is not None:
         federation = replace(federation, state=state.absolute())
     if detach:
-        _detach(config, federation, host, port, socket, tokens, idle)
-        return
+        tokens = tokens.absolute() if tokens is not None else None
+        socket, port = _socket_of_ones_own(federation, host, port, socket)
+        idle = IDLE_SECONDS if idle is None else idle
+        if _found(federation, tokens):
+            return
     try:
-        from dataflow.agent.auth import TokenFile
-        from dataflow.agent.serve import configure_logs, serve
-        from dataflow.participant import Participant
+        with without(*UNUSED):
+            from dataflow.agent.auth import TokenFile
+            from dataflow.agent.serve import configure_logs, serve
+            from dataflow.participant import Participant
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"an agent needs {error.name!r}: pip install 'jupyter-dataflow[service]'"
@@ -68,34 +73,30 @@ def run(
     )
 
 
-def _detach(
-    config: Path,
-    federation: Federation,
-    host: str | None,
-    port: int | None,
-    socket: Path | None,
-    tokens: Path | None,
-    idle: float | None,
-) -> None:
-    from dataflow.agent.detached import SOCKET_FILE, ensure_agent
+def _found(federation: Federation, tokens: Path | None) -> bool:
+    """Whether an agent runs, now at the latest, and it is not we who are to be it."""
+    from dataflow.agent.detached import ensure_agent
 
-    if socket is None and host is None and port is None and federation.listen is None:
-        socket = federation.state / SOCKET_FILE
-        if len(str(socket).encode()) > LONGEST_SOCKET:
-            socket, port = None, 0
-    chosen: dict[str, object] = {
-        "config": config.absolute(),
-        "state": federation.state,
-        "tokens": tokens.absolute() if tokens is not None else None,
-        "host": host,
-        "port": port,
-        "socket": socket.absolute() if socket is not None else None,
-        "idle": IDLE_SECONDS if idle is None else idle,
-    }
-    arguments = [f"--{name}={value}" for name, value in chosen.items() if value is not None]
     site = federation.site
     assert site is not None
-    print(ensure_agent(site.name, federation.state, arguments, tokens), flush=True)
+    line = ensure_agent(site.name, federation.state, tokens)
+    if line is not None:
+        print(line, flush=True)
+    return line is not None
+
+
+def _socket_of_ones_own(
+    federation: Federation, host: str | None, port: int | None, socket: Path | None
+) -> tuple[Path | None, int | None]:
+    """Where an agent listens that was started for somebody, unless it is said where."""
+    from dataflow.agent.detached import SOCKET_FILE
+
+    if socket is not None or host is not None or port is not None or federation.listen is not None:
+        return socket.absolute() if socket is not None else None, port
+    socket = federation.state / SOCKET_FILE
+    if len(str(socket).encode()) > LONGEST_SOCKET:
+        return None, 0
+    return socket.absolute(), None
 
 
 def _listen(

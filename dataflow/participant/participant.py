@@ -46,7 +46,7 @@ from dataflow.execution.runner import SiteRunner
 from dataflow.execution.state import ENDS, JobState
 from dataflow.execution.view import JobView, LedgerEntry, ledger_of, view_of
 from dataflow.graph.graph import Graph
-from dataflow.participant import planning, registering
+from dataflow.participant import registering
 from dataflow.participant.tidying import tidy_daily
 from dataflow.participant.ways import Ways
 from dataflow.placement.measurements import Measurements
@@ -64,6 +64,8 @@ log = structlog.get_logger(__name__)
 VISITOR = "visitor"
 #: A measured link is measured again after this many seconds.
 LINK_VALID_SECONDS = 24 * 3600.0
+#: An agent does nothing else for so long (s): what it imports would slow its first answers down.
+FIRST_ANSWERS_SECONDS = 0.25
 #: How long to look for a job that nobody has heard of yet (s): news travels this fast.
 HEARSAY_SECONDS = 1.5
 
@@ -210,6 +212,8 @@ class Participant:
 
     async def _settle_in(self) -> None:
         """Start the workers, and measure links after that: a busy machine looks like a slow road."""
+        if self._address is not None:  # whoever had it started waits for a first answer
+            await asyncio.sleep(FIRST_ANSWERS_SECONDS)
         try:
             await self._backend.start()
         except Exception:  # told again, to whoever needs a worker
@@ -386,6 +390,8 @@ class Participant:
 
     def plan(self, graph: Graph, **asked: Any) -> Plan:
         """A plan in the world as it is known now; see :func:`planning.plan_graph`."""
+        from dataflow.participant import planning  # numpy: an agent answers before it plans
+
         asked = {"near": self._near, **asked}
         return planning.plan_graph(graph, self._seen_from_here(), self.measurements(), **asked)
 
@@ -402,6 +408,8 @@ class Participant:
             hidden.add(self.name)
         if not hidden:
             return snapshot
+        from dataflow.participant import planning
+
         topology = replace(topology, links=(*topology.links, *self._roads.values()))
         return replace(snapshot, topology=planning.with_relays(topology, self.name, hidden))
 
@@ -414,6 +422,8 @@ class Participant:
         return self._measured[1]
 
     async def _replan(self, state: JobState) -> Plan:
+        from dataflow.participant import planning
+
         snapshot, known = self._seen_from_here(), self.measurements()
         return planning.plan_rest(state, snapshot, known, self._near)
 

@@ -26,8 +26,6 @@ from dataflow.session.loop import LoopThread
 from dataflow.storage.credentials import resolve
 from dataflow.storage.manifest import ONE_FILE, replica_of
 from dataflow.storage.open import split
-from dataflow.storage.read import as_kind, open_data
-from dataflow.storage.small import small_result
 from dataflow.storage.transfer import copy
 from dataflow.stores import store_for
 
@@ -74,6 +72,8 @@ def read(
 
 
 def _here(participant: Participant, dataset: Dataset, replica: Replica, lazy: bool) -> Any:
+    from dataflow.storage.read import open_data  # xarray, pandas and Dask: a second
+
     store = store_for(replica.url, participant.topology().stores_at(replica.site))
     credentials = resolve(store.credentials) if store is not None else {}
     options = store.options if store is not None else ()
@@ -91,6 +91,8 @@ def _there(
     lazy: bool,
     small: bool,
 ) -> Any:
+    from dataflow.storage.read import open_data
+
     client = participant.ways.to(replica.site)
     if small and replica.format == "zarr" and replica.nbytes <= SMALL_ARRAY:
         return loop.run(_small(participant, dataset, replica, job))
@@ -110,6 +112,9 @@ def _there(
 
 async def _small(participant: Participant, dataset: Dataset, replica: Replica, job: str) -> Any:
     """All files of a small array in one round trip, in place of one for each file."""
+    from dataflow.storage.read import as_kind, open_data
+    from dataflow.storage.small import small_result
+
     client = participant.ways.to(replica.site)
     files = unpacked(replica, await client.archive(replica_id(replica), job=job))
     opened = small_result(replica.url, files.get)

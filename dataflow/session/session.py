@@ -9,7 +9,7 @@ import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from dataflow.catalog.listing import Listing
@@ -26,21 +26,21 @@ from dataflow.errors import (
 )
 from dataflow.execution.code import pack
 from dataflow.execution.events import JobCreated
-from dataflow.execution.trial import try_promise
 from dataflow.graph.code import code_digest
 from dataflow.graph.graph import Graph, merge, of_dataset
 from dataflow.graph.keys import digest
 from dataflow.graph.operation import Functions, Step
 from dataflow.participant import Participant
-from dataflow.placement.make import relied_upon
 from dataflow.placement.plan import Keep, Plan
-from dataflow.placement.solve import Rule
 from dataflow.policy.scope import Scope
 from dataflow.session import reading
 from dataflow.session.jobs import Job
 from dataflow.session.listings import Jobs, Ledger
 from dataflow.session.loop import LoopThread
 from dataflow.sites import Site, Topology
+
+if TYPE_CHECKING:
+    from dataflow.placement.solve import Rule
 
 #: Seconds that connecting waits for sites that do not answer, and registering for the news of it.
 SETTLE_SECONDS = 5.0
@@ -308,6 +308,8 @@ class Session:
             rule=rule,
         )
         self._functions.update(whole.functions)
+        from dataflow.placement.make import relied_upon
+
         notes = [self._try(step, plan) for step in relied_upon(plan)]
         return replace(plan, notes=(*plan.notes, *(note for note in notes if note)))
 
@@ -328,6 +330,8 @@ class Session:
         shapes = [str(extents[key].variables) for key in step.inputs]
         token = digest([step.operation.code, step.parameters, step.slots, step.pieces, shapes])
         if token not in self._tried:
+            from dataflow.execution.trial import try_promise  # a second of imports
+
             self._tried[token] = try_promise(step, functions, extents)
         reason = self._tried[token]
         return f"the promise of {step.label} is taken at its word: {reason}" if reason else ""
@@ -472,12 +476,21 @@ async def _started(federation: Federation, settings: Settings) -> Participant:
     participant = Participant(federation, period=settings.sync_period)
     try:
         await participant.start()
+        if any(peer.ssh is not None for peer in federation.peers):
+            # The first plan will want these, and an agent that is started elsewhere takes its time.
+            asyncio.get_running_loop().run_in_executor(None, _warm)
         await participant.ways.open()
         await participant.sync.settle(SETTLE_SECONDS)
     except BaseException:
         await participant.close()
         raise
     return participant
+
+
+def _warm() -> None:
+    import dataflow.execution.trial
+    import dataflow.placement.make
+    import dataflow.storage.read  # noqa: F401
 
 
 def _likely(plan: Plan, key: str) -> Extent:

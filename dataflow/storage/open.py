@@ -22,14 +22,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import obstore.store
-from zarr.storage import ObjectStore
 
-from dataflow.errors import ConfigError, CorruptResult, StorageError
+from dataflow.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
-    from zarr.abc.store import ByteRequest
-    from zarr.core.buffer import Buffer, BufferPrototype
+
+    from dataflow.storage.one_put import OnePut
 
     AnyStore = obstore.store.LocalStore | obstore.store.S3Store | obstore.store.HTTPStore
 
@@ -37,27 +36,6 @@ Options = Sequence[tuple[str, str]]
 
 #: What a site file may say about an S3 service.
 S3_OPTIONS = frozenset({"endpoint", "region", "path_style", "anonymous", "timeout", "retries"})
-
-
-class OnePut(ObjectStore[Any]):
-    """Zarr's object store, with one request for every object that it writes.
-
-    With ``complete`` set, a chunk that is missing is an error rather than the fill value.
-    """
-
-    complete = False
-
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        found = await super().get(key, prototype, byte_range)
-        if found is None and self.complete and "c" in key.split("/")[1:]:
-            raise CorruptResult(str(self), f"chunk {key} is missing")
-        return found
-
-    async def set(self, key: str, value: Buffer) -> None:
-        self._check_writable()
-        await self.store.put_async(key, value.as_buffer_like(), use_multipart=False)
 
 
 def local_path(url: str) -> Path | None:
@@ -121,6 +99,8 @@ def zarr_store(
     read_only: bool = True,
 ) -> OnePut:
     """A Zarr store rooted at ``url``; it pickles, with its secrets, to the site's own workers."""
+    from dataflow.storage.one_put import OnePut  # zarr takes half a second to load
+
     store = object_store(
         url, credentials=credentials, options=options, headers=headers, mkdir=not read_only
     )

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dataflow.storage.blockreader import BlockReader, open_file
-from dataflow.storage.open import OnePut, Options, local_path, object_store, zarr_store
+from dataflow.storage.open import Options, local_path, object_store, zarr_store
 from dataflow.storage.publish import plain_errors
+
+if TYPE_CHECKING:
+    from dataflow.storage.one_put import OnePut
 
 
 @dataclass(frozen=True, slots=True)
