@@ -8,7 +8,7 @@ connections, for one event loop.
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,7 +18,7 @@ import httpx2
 
 from dataflow.catalog.access import KnownSite
 from dataflow.catalog.entries import RecordRow
-from dataflow.client.connection import SLOWEST, Connection, UnknownOrder, segment
+from dataflow.client.connection import SLOWEST, Connection, Stream, UnknownOrder, segment
 from dataflow.client.ssh import SshReach
 from dataflow.datasets import Dataset
 from dataflow.documents import to_document
@@ -213,10 +213,13 @@ class AgentClient:
         except UnknownOrder:
             raise KeyError(order) from None
 
-    async def bring(self, order: str, number: int, answer: bytes) -> None:
-        """Answer a want."""
+    async def bring(
+        self, order: str, number: int, answer: bytes | AsyncIterable[bytes], nbytes: int = 0
+    ) -> None:
+        """Answer a want; ``nbytes`` in all, if they come piece by piece."""
         path = f"/v1/orders/{segment(order)}/wants/{number}"
-        await self._answer("PUT", path, answer)
+        body = answer if isinstance(answer, bytes) else Stream(answer, nbytes)
+        await self._answer("PUT", path, body)
 
     async def cannot_bring(self, order: str, number: int, error: ErrorDocument) -> None:
         """Tell why a want is not answered."""
@@ -349,6 +352,12 @@ class AgentSource:
     async def read(self, path: str, start: int, end: int) -> bytes:
         """Bytes ``start`` to ``end`` (exclusive) of one file."""
         return await self.client.read(self.replica, path, start, end, job=self.job)
+
+    def stream(
+        self, path: str, start: int, end: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The same piece by piece, for somebody who only hands them on."""
+        return self.client.stream(self.replica, path, start, end, job=self.job)
 
     def __repr__(self) -> str:
         return f"{self.client.name}:{self.replica}"

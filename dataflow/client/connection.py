@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
@@ -39,6 +40,14 @@ _UNKNOWN_ORDER = "unknown-order"
 
 class UnknownOrder(Exception):
     """The site does not know an order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The body of a request, piece by piece: ``nbytes`` in all, and not to be had twice."""
+
+    pieces: AsyncIterable[bytes]
+    nbytes: int
 
 
 class Connection:
@@ -142,7 +151,7 @@ class Connection:
         Parameters
         ----------
         body
-            Bytes as they are, anything else as JSON.
+            Bytes as they are, also as a :class:`Stream`; anything else as JSON.
         seconds
             Time for the answer once connected, instead of the usual.
         again
@@ -158,14 +167,19 @@ class Connection:
         UnknownOrder
             If the answer says so.
         """
-        content = body if isinstance(body, bytes) else None
+        content: bytes | AsyncIterable[bytes] | None = body if isinstance(body, bytes) else None
         sent = dict(headers or {})
-        if body is not None and content is None:
+        nbytes = len(content) if isinstance(content, bytes) else 0
+        if isinstance(body, Stream):
+            content, nbytes = body.pieces, body.nbytes
+            sent["content-length"] = str(nbytes)
+        elif body is not None and content is None:
             content = json.dumps(body).encode()
+            nbytes = len(content)
             sent["content-type"] = "application/json"
         base = await self._base()
         seconds = self.timeout if seconds is None else seconds
-        limit = CONNECT_SECONDS + seconds + len(content or b"") / SLOWEST
+        limit = CONNECT_SECONDS + seconds + nbytes / SLOWEST
         timeout = httpx2.Timeout(limit, connect=CONNECT_SECONDS)
 
         async def once() -> httpx2.Response:
@@ -183,7 +197,7 @@ class Connection:
                 try:
                     response = await once()
                 except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
-                    if not again and method != "GET":
+                    if (not again and method != "GET") or isinstance(body, Stream):
                         raise
                     response = await once()
         except TimeoutError as error:

@@ -6,7 +6,7 @@ conversation between the driver and a site; both cross HTTP as JSON.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -204,8 +204,13 @@ class TakesWants(Protocol):
             If the site does not know the order.
         """
 
-    async def bring(self, order: str, number: int, answer: bytes) -> None:
-        """Answer a want: bytes, or for a want without a path the files as a JSON document."""
+    async def bring(
+        self, order: str, number: int, answer: bytes | AsyncIterable[bytes], nbytes: int = 0
+    ) -> None:
+        """Answer a want: bytes, or for a want without a path the files as a JSON document.
+
+        Bytes may come piece by piece, ``nbytes`` in all.
+        """
 
     async def cannot_bring(self, order: str, number: int, error: ErrorDocument) -> None:
         """Tell why a want is not answered."""

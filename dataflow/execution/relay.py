@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -26,7 +26,7 @@ from dataflow.errors import (
 )
 from dataflow.execution.events import ErrorDocument, TakesWants, Want
 from dataflow.storage.manifest import FileEntry
-from dataflow.storage.transfer import Source
+from dataflow.storage.transfer import Source, Streams
 
 log = structlog.get_logger(__name__)
 
@@ -110,18 +110,29 @@ async def serve_wants(access: TakesWants, order: str, source: Source) -> None:
     under_way: dict[int, asyncio.Task[None]] = {}
 
     async def answer(want: Want) -> None:
-        async with free:
+        async with free, AsyncExitStack() as reading:
             try:
-                body = await _read(source, want)
+                body = await _read(source, want, reading)
             except Exception as error:
                 await access.cannot_bring(order, want.number, to_document(error))
                 return
-            try:
+            await bring(want, body)
+
+    async def bring(want: Want, body: bytes | AsyncIterator[bytes]) -> None:
+        passed = None if isinstance(body, bytes) else _Passed(want, body)
+        try:
+            if passed is None:
+                assert isinstance(body, bytes)
                 await access.bring(order, want.number, body)
-            except SiteUnreachable:
+            else:
+                await access.bring(order, want.number, passed.pieces(), want.end - want.start)
+        except Exception as error:
+            if passed is not None and passed.broke is not None:
+                await access.cannot_bring(order, want.number, to_document(passed.broke))
+            elif isinstance(error, SiteUnreachable):
                 await asyncio.sleep(PAUSE_SECONDS)  # read again, but not at once
                 raise
-            except Exception as error:  # it will not be taken next time either
+            else:  # it will not be taken next time either
                 with suppress(DataflowError):
                     await access.cannot_bring(order, want.number, to_document(error))
 
@@ -149,12 +160,56 @@ async def serve_wants(access: TakesWants, order: str, source: Source) -> None:
         await asyncio.gather(*under_way.values(), return_exceptions=True)
 
 
-async def _read(source: Source, want: Want) -> bytes:
+@dataclass(slots=True)
+class _Passed:
+    """Bytes on their way from one site to another; ``broke`` if it was the first that failed."""
+
+    want: Want
+    body: AsyncIterator[bytes]
+    broke: Exception | None = None
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The pieces, all that were wanted and no more."""
+        left = self.want.end - self.want.start
+        try:
+            async for piece in self.body:
+                left -= len(piece)
+                if left < 0:
+                    break
+                yield piece
+            if left:
+                what = f"{self.want.path} came with {-left} bytes too many"
+                raise StorageError(
+                    what if left < 0 else f"{self.want.path} ended {left} bytes early"
+                )
+        except Exception as error:
+            self.broke = error
+            raise
+
+
+async def _read(
+    source: Source, want: Want, reading: AsyncExitStack
+) -> bytes | AsyncIterator[bytes]:
+    """What is wanted; piece by piece while ``reading`` lasts, where the source can do that.
+
+    Then the second link works while the first does. All parts that are under way share a link: if
+    each of them had to arrive before it is handed on, they would arrive together, and late.
+    """
     if want.path is None:
-        body = to_json(list(await source.listing()), list[FileEntry]).encode()
-    else:
-        body = await source.read(want.path, want.start, want.end)
+        return _short(want, to_json(list(await source.listing()), list[FileEntry]).encode())
+    if not isinstance(source, Streams) or want.start == want.end:
+        return _short(want, await source.read(want.path, want.start, want.end))
+    if want.end - want.start > LONGEST_ANSWER:
+        raise _too_long(want, want.end - want.start)
+    return await reading.enter_async_context(source.stream(want.path, want.start, want.end))
+
+
+def _short(want: Want, body: bytes) -> bytes:
     if len(body) > LONGEST_ANSWER:
-        what = want.path or "the list of its files"
-        raise StorageError(f"{what} has {len(body)} bytes, too many to be carried over at once")
+        raise _too_long(want, len(body))
     return body
+
+
+def _too_long(want: Want, nbytes: int) -> StorageError:
+    what = want.path or "the list of its files"
+    return StorageError(f"{what} has {nbytes} bytes, too many to be carried over at once")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -198,9 +198,14 @@ class SiteRunner:
         """
         return await self._desk(order).wants(wait)
 
-    async def bring(self, order: str, number: int, answer: bytes) -> None:
+    async def bring(
+        self, order: str, number: int, answer: bytes | AsyncIterable[bytes], nbytes: int = 0
+    ) -> None:
         """Answer a want; what nobody waits for any more is dropped."""
-        self._desk(order).bring(number, answer)
+        desk = self._desk(order)
+        if not isinstance(answer, bytes):
+            answer = b"".join([piece async for piece in answer])
+        desk.bring(number, answer)
 
     async def cannot_bring(self, order: str, number: int, error: ErrorDocument) -> None:
         """Tell why a want is not answered."""

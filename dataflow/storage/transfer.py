@@ -9,10 +9,11 @@ service puts together; elsewhere they wait as files of their own until all are t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import xxhash
 
@@ -45,6 +46,17 @@ class Source(Protocol):
         ...
 
     async def read(self, path: str, start: int, end: int) -> bytes:
+        """Bytes ``start`` to ``end`` (exclusive) of one file."""
+        ...
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """A source that gives ranges piece by piece as well, as they come."""
+
+    def stream(
+        self, path: str, start: int, end: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Bytes ``start`` to ``end`` (exclusive) of one file."""
         ...
 

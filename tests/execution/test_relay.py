@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -49,6 +50,26 @@ class Memory:
         return f"{path}:{start}:{end}".encode()
 
 
+class Flowing(Memory):
+    """The same, piece by piece; ``cut`` pieces are lost at the end, or the way breaks after them."""
+
+    def __init__(self, cut: int = 0, breaks: bool = False) -> None:
+        super().__init__()
+        self.cut, self.breaks = cut, breaks
+
+    @asynccontextmanager
+    async def stream(self, path: str, start: int, end: int) -> AsyncIterator[AsyncIterator[bytes]]:
+        async def pieces() -> AsyncIterator[bytes]:
+            for n in range(start, end - self.cut):
+                await asyncio.sleep(0)
+                yield bytes([n % 251])
+            if self.breaks:
+                raise SiteUnreachable("source", "cut off")
+
+        self.read_once.append((path, start, end))
+        yield pieces()
+
+
 class Away:
     """Another site's desk, over a road on which every so many questions are lost."""
 
@@ -65,7 +86,10 @@ class Away:
         self._cross()
         return await self.desk.wants(min(wait, 0.05))
 
-    async def bring(self, order: str, number: int, answer: bytes) -> None:
+    async def bring(self, order: str, number: int, answer: Any, nbytes: int = 0) -> None:
+        if not isinstance(answer, bytes):
+            answer = b"".join([piece async for piece in answer])
+            assert len(answer) == nbytes
         self._cross()
         self.desk.bring(number, answer)
 
@@ -110,6 +134,33 @@ def test_every_want_gets_its_own_answer_and_is_read_once(ranges: list[tuple[int,
     assert relayed(work(), source, desk) == [f"c/0:{a}:{b}".encode() for a, b in ranges]
     assert sorted(source.read_once) == sorted(("c/0", a, b) for a, b in ranges)
     assert source.most <= AT_A_TIME
+
+
+@given(ranges=st.lists(st.tuples(st.integers(0, 50), st.integers(1, 50)), max_size=12))
+def test_bytes_that_are_handed_on_as_they_come(ranges: list[tuple[int, int]]) -> None:
+    desk, source = Desk(), Flowing()
+
+    async def work() -> list[bytes]:
+        return await asyncio.gather(*(desk.read("c/0", a, a + n) for a, n in ranges))
+
+    whole = bytes(n % 251 for n in range(100))
+    assert relayed(work(), source, desk) == [whole[a : a + n] for a, n in ranges]
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        (Flowing(breaks=True), SiteUnreachable),
+        (Flowing(cut=3), StorageError),
+        (Flowing(cut=-3), StorageError),
+    ],
+    ids=["broke", "short", "long"],
+)
+def test_a_source_that_breaks_on_the_way_is_told_of(source: Memory, error: type[Exception]) -> None:
+    desk = Desk()
+    with pytest.raises(error):
+        relayed(desk.read("c/0", 10, 40), source, desk)
+    assert len(source.read_once) == 1
 
 
 def test_lost_questions_are_asked_again() -> None:
