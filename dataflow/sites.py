@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
-from dataflow.stores import Store
+from dataflow.stores import Store, opened_as
 
 Trust = Literal["lab", "steward"]
-LinkOrigin = Literal["assumed", "declared", "measured"]
+#: ``closed``: nobody known could carry anything over.
+LinkOrigin = Literal["assumed", "declared", "measured", "closed"]
 
 #: What is believed of a road nobody has declared or measured: a slow one, so that a plan that
 #: needs it looks as expensive as it may turn out to be.
@@ -45,6 +46,9 @@ class Site:
         installed there.
     credentials
         Name of the token to show its agent; the token itself is looked up where it is used.
+    stores_only
+        There are stores and neither computers nor an agent: whoever opens the stores reads and
+        writes there himself.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Site:
     speed: float = 1.0
     trust: Trust = "lab"
     credentials: str | None = None
+    stores_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +87,8 @@ class Topology:
     """All sites, stores and links at one moment; what a plan may assume about the world.
 
     ``away`` holds the sites that did not answer lately: they keep their place in the picture and
-    are not candidates. ``taken_at`` is the time (s since the epoch) of the reading.
+    are not candidates. ``taken_at`` is the time (s since the epoch) of the reading. ``views`` are
+    the stores of others that a site opens itself, by its own word: pairs of that site and the store.
     """
 
     sites: tuple[Site, ...]
@@ -90,6 +96,7 @@ class Topology:
     links: tuple[Link, ...] = ()
     away: frozenset[str] = field(default_factory=frozenset)
     taken_at: float = 0.0
+    views: tuple[tuple[str, Store], ...] = ()
 
     @cached_property
     def site_by_name(self) -> Mapping[str, Site]:
@@ -124,6 +131,25 @@ class Topology:
     def stores_at(self, site: str) -> tuple[Store, ...]:
         """Stores of one site, in the order of its file."""
         return tuple(store for store in self.stores if store.site == site)
+
+    @cached_property
+    def stores_only(self) -> frozenset[str]:
+        """Sites that have neither computers nor an agent."""
+        return frozenset(site.name for site in self.sites if site.stores_only)
+
+    def opened_at(self, site: str) -> tuple[Store, ...]:
+        """Stores that a site opens itself: its own, and those of others that it says."""
+        return (*self.stores_at(site), *(store for who, store in self.views if who == site))
+
+    def sees(self, site: str, url: str, *, at: str, store: str) -> bool:
+        """Whether ``site`` itself opens ``url``, which lies in the store ``store`` of site ``at``."""
+        home = next((known for known in self.stores_at(at) if known.name == store), None)
+        return opened_as(self.opened_at(site), url, site=at, name=store, home=home) is not None
+
+    def sees_results(self, site: str, at: str) -> bool:
+        """Whether ``site`` itself opens the store in which results at ``at`` are put first."""
+        first = next((store for store in self.stores_at(at) if store.purpose == "results"), None)
+        return first is not None and self.sees(site, first.url, at=at, store=first.name)
 
     def __repr__(self) -> str:
         return f"<Topology {len(self.sites)} sites, {len(self.away)} away>"

@@ -20,7 +20,8 @@ class Store:
     site
         The site that owns it.
     url
-        ``file:///…`` or ``s3://bucket/prefix``; what lies below it belongs to the store.
+        ``file:///…``, ``s3://bucket/prefix``, ``sftp://host/path`` or ``https://…``; what lies
+        below it belongs to the store.
     purpose
         ``"data"`` is only read; ``"results"`` also takes results and copies.
     credentials
@@ -40,6 +41,36 @@ class Store:
         """Whether ``url`` lies in this store."""
         root = self.url.rstrip("/")
         return url == root or url.startswith(root + "/")
+
+
+def opened_as(
+    stores: Iterable[Store], url: str, *, site: str, name: str, home: Store | None = None
+) -> Store | None:
+    """The one of ``stores``, which somebody opens, by which he gets at ``url`` in another's store.
+
+    Parameters
+    ----------
+    site, name
+        The store in which ``url`` lies.
+    home
+        Its record, where it is known. A store that is given otherwise but means the same place of
+        the same service will do; paths mean something on their own machine only, and will not.
+    """
+    fit = [
+        store
+        for store in stores
+        if store.holds(url)
+        and ((store.site, store.name) == (site, name) or (home is not None and _same(store, home)))
+    ]
+    return max(fit, key=lambda store: (len(store.url), store.name), default=None)
+
+
+def _same(one: Store, other: Store) -> bool:
+    """Whether two stores are of one service: then equal URLs are one place."""
+    scheme = one.url.partition("://")[0]
+    if scheme == one.url or scheme == "file" or not other.url.startswith(f"{scheme}://"):
+        return False
+    return dict(one.options).get("endpoint") == dict(other.options).get("endpoint")
 
 
 def store_for(url: str, stores: Iterable[Store]) -> Store | None:

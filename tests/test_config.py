@@ -167,6 +167,24 @@ def test_one_way_link_and_store_elsewhere() -> None:
     assert found.stores[0].site == "b"
 
 
+def test_a_site_without_an_address_is_its_stores() -> None:
+    text = """
+sites:
+- {name: cloud, workers: 0}
+- {name: ams, address: "http://a:1"}
+stores:
+- {name: bucket, site: cloud, url: "s3://b/flow", credentials: mine}
+- {name: results, site: ams, url: "s3://b/ams"}
+"""
+    found = parse_site_file(text)
+    assert [(site.name, site.stores_only) for site in found.sites] == [
+        ("cloud", True),
+        ("ams", False),
+    ]
+    assert [peer.site for peer in found.peers] == ["ams"]
+    assert [store.name for store in found.views] == ["bucket", "results"]
+
+
 def test_merge_keys_work() -> None:
     text = "site: &base {name: a, workers: 2}\nsites: [{<<: *base, name: b, address: 'http://b:1'}]"
     assert parse_site_file(text).sites[1].workers == 2
@@ -194,7 +212,12 @@ def test_merge_keys_work() -> None:
         ("site: {workers: 1}", "site.name: 'name' is missing"),
         ("site: uva", "site: must be a mapping, not 'uva'"),
         ("sites: {name: a}", "sites: must be a list, each entry after a dash"),
-        ("sites:\n- {name: a}", "s.yaml:2: sites[0].address: 'address' is missing"),
+        ("sites:\n- {name: a}", "s.yaml:2: sites[0]: 'address' is missing"),
+        ("sites: [{name: a, workers: 0}]", "sites[0]: it has no address, so it is its stores"),
+        (
+            "sites: [{name: a, workers: 0, credentials: c}]\nstores: [{name: s, site: a, url: x}]",
+            "give them to the store",
+        ),
         ("sites: [{name: a, address: htp://x}]", "sites[0].address: 'htp://x' is no address"),
         ("sites: [{name: a, address: 'http://u:p@x'}]", "a secret must not stand in this file"),
         ("peers: ['https://']", "peers[0].address: 'https://' is no address"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.stores import Store, store_for
+from dataflow.stores import Store, opened_as, store_for
 
 
 def store(url: str, name: str = "s") -> Store:
@@ -56,3 +58,25 @@ def test_as_paths_say(path: tuple[str, ...], roots: list[tuple[str, ...]]) -> No
     above = [root for root in roots if path[: len(root)] == root]
     expected = stores[max(above, key=len)] if above else None
     assert store_for("/".join(("s3://bucket", *path)), stores.values()) is expected
+
+
+def test_another_site_opens_a_store_by_its_name_or_by_its_service() -> None:
+    home = Store(name="bucket", site="cloud", url="s3://b", options=(("endpoint", "http://a"),))
+    mine = Store(name="bucket", site="cloud", url="s3://b", credentials="mine")
+    elsewhere = Store(name="results", site="uva", url="s3://b/x", options=home.options)
+    other = Store(name="results", site="uva", url="s3://b", options=(("endpoint", "http://z"),))
+    where: dict[str, Any] = {"site": "cloud", "name": "bucket", "home": home}
+    assert opened_as([mine, other], "s3://b/x/y", **where) == mine
+    assert opened_as([elsewhere, mine], "s3://b/x/y", **where) == elsewhere, "the longer root"
+    assert opened_as([elsewhere], "s3://b/y", **where) is None, "outside of its root"
+    assert opened_as([other], "s3://b/x/y", **where) is None, "another service"
+    assert opened_as([other], "s3://b/x/y", site="cloud", name="bucket") is None
+
+
+def test_a_path_means_something_on_its_own_machine_only() -> None:
+    home = Store(name="data", site="ams", url="file:///data")
+    mine = Store(name="data", site="uva", url="file:///data")
+    shared = Store(name="data", site="ams", url="file:///data")
+    where: dict[str, Any] = {"site": "ams", "name": "data", "home": home}
+    assert opened_as([mine], "file:///data/x", **where) is None
+    assert opened_as([shared], "file:///data/x", **where) == shared, "its owner says that it is one"

@@ -187,5 +187,5 @@ async def register(own: Own, asker: Asker, body: Registration) -> Response:
 def _must_lie_in_a_store(own: Served, url: str) -> None:
     """What a stranger registers must lie where the owner has opened a store, and nowhere else."""
     leaves = ".." in unquote(url).replace("\\", "/").split("/")
-    if leaves or store_for(url, own.topology().stores_at(own.site.name)) is None:
+    if leaves or store_for(url, own.stores()) is None:
         raise PolicyError(f"{url} does not lie in a store of site {own.site.name!r}")

@@ -158,8 +158,7 @@ class _Access:
 
 
 def _access(own: Served, replica: Replica) -> _Access:
-    stores = {store.name: store for store in own.topology().stores_at(own.site.name)}
-    store = stores.get(replica.store)
+    store = own.store_of(replica)
     if store is None:
         return _Access("", {}, ())
     return _Access(store.url, resolve(store.credentials), store.options)

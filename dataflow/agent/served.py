@@ -14,6 +14,7 @@ from dataflow.datasets import Dataset, Replica
 from dataflow.errors import SiteRefused
 from dataflow.execution.events import Event, JobCreated, SiteAccess
 from dataflow.sites import Site, Topology
+from dataflow.stores import Store
 
 
 @runtime_checkable
@@ -56,6 +57,12 @@ class Served(Protocol):
     async def jobs(self) -> Sequence[Any]: ...
     async def join(self, address: str, credentials: str | None) -> None: ...
     def served_replica(self, replica_id: str) -> Replica: ...
+    def stores(self) -> Sequence[Store]:
+        """Stores in which data may be registered: its own, and of sites of stores."""
+
+    def store_of(self, replica: Replica) -> Store | None:
+        """The store by which it gets at a copy itself."""
+
     def dashboard(self) -> str | None: ...
     def busy(self) -> bool:
         """Whether a job or an order is under way here."""

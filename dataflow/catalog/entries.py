@@ -4,7 +4,7 @@
 kind            record                  id
 =============== ======================= ======================================================
 ``site``        `Site`                  its name
-``store``       `Store`                 its name
+``store``       `Store`                 its name; ``site/name`` of another site that is opened here
 ``dataset``     `Dataset`               its id
 ``replica``     `Replica`               digest of site, store, url and variable
 ``link``        `Link`                  ``source>target``
@@ -124,6 +124,11 @@ def replica_id(replica: Replica) -> str:
 def link_id(link: Link) -> str:
     """Id of a link's record at the site that declared or measured it."""
     return f"{link.source}>{link.target}"
+
+
+def view_id(store: Store) -> str:
+    """Id of the record of another site's store, at a site that opens it itself."""
+    return f"{store.site}/{store.name}"
 
 
 def tags_id(key: str, user: str) -> str:

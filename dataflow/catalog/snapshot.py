@@ -146,7 +146,16 @@ class Snapshot:
 
     @cached_property
     def _by_full_name(self) -> Mapping[str, list[Dataset]]:
-        return _grouped((_full_name(dataset), dataset) for dataset in self.datasets)
+        named = [(_full_name(dataset), dataset) for dataset in self.datasets]
+        # Who looked at data of a site without an agent wrote the record; it lies there all the same.
+        there = self.topology.stores_only
+        named += [
+            (f"{site}/{dataset.name}", dataset)
+            for dataset in (self.datasets if there else ())
+            for site in self.sites_of(dataset)
+            if site in there
+        ]
+        return _grouped(named)
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
@@ -221,9 +230,11 @@ def topology(
     taken_at: float = 0.0,
 ) -> Topology:
     """The world alone, by the same rules: it needs no look at the datasets, however many."""
+    stores = list(written.get("store", ()))
     return Topology(
         sites=_sites(written, me),
-        stores=_stores(written.get("store", ())),
+        stores=_stores(stores),
+        views=tuple((writer, store) for writer, store in stores if writer != store.site),
         links=_links(written.get("link", ())),
         away=frozenset(away) - {me},
         taken_at=taken_at,
@@ -255,9 +266,14 @@ def _sites(written: Mapping[str, Iterable[Written]], me: str) -> tuple[Site, ...
     return tuple(sorted(sites, key=lambda site: site.name))
 
 
-def _stores(written: Iterable[Written]) -> tuple[Store, ...]:
-    """In the order in which each site wrote them: the first one is its first choice."""
-    return tuple(_own_word(written, lambda s: (s.site, s.name), lambda s: s.site))
+def _stores(written: Sequence[Written]) -> tuple[Store, ...]:
+    """In the order in which each site wrote them: the first one is its first choice.
+
+    What others call the store of a site that has a word of its own is not counted.
+    """
+    spoken = {writer for writer, store in written if writer == store.site}
+    counted = [(w, store) for w, store in written if w == store.site or store.site not in spoken]
+    return tuple(_own_word(counted, lambda s: (s.site, s.name), lambda s: s.site))
 
 
 def _links(written: Iterable[Written]) -> tuple[Link, ...]:

@@ -1,20 +1,32 @@
-"""Measuring the road from another site's agent to here."""
+"""Measuring the road from another site's agent to here, and to and from a site of stores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from obstore.exceptions import BaseError
 
 from dataflow.sites import Link
+from dataflow.storage.credentials import resolve
+from dataflow.storage.open import object_store
+from dataflow.storage.publish import plain_errors
 
 if TYPE_CHECKING:
     from dataflow.client.agent_client import AgentClient
+    from dataflow.stores import Store
 
 #: Bytes to fetch in turn: more only if the road proves fast enough.
 SIZES = (64_000, 1_000_000, 8_000_000)
 #: A fetch that takes longer (s) tells enough.
 ENOUGH_SECONDS = 0.25
 _ROUND_TRIPS = 5
+#: Objects to choose from where nothing may be written.
+_LISTED = 100
 
 
 async def measure_link(
@@ -43,15 +55,103 @@ async def measure_link(
     SiteUnreachable, SiteRefused
         As any request.
     """
+    return await _measured(client.probe, SIZES, source, target, clock, now)
 
+
+async def measure_store(
+    store: Store,
+    *,
+    here: str,
+    clock: Callable[[], float],
+    now: Callable[[], float],
+) -> tuple[Link, ...]:
+    """The links between a site of stores and here, by one of its stores that is opened here.
+
+    Both of them, where results may be written: what is fetched is put there first, and deleted
+    again. Else the one from there, by the largest object among the first hundred; none if it is too
+    small to tell anything.
+
+    Raises
+    ------
+    StorageError, ConfigError
+        If the store does not answer, or its credential is not there.
+    """
+    return await _Rounds(store, here, clock, now).measure()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rounds:
+    """Puts and gets of one store, by the clock."""
+
+    store: Store
+    here: str
+    clock: Callable[[], float]
+    now: Callable[[], float]
+
+    async def measure(self) -> tuple[Link, ...]:
+        with plain_errors(self.store.url):
+            opened = await asyncio.to_thread(
+                object_store,
+                self.store.url,
+                credentials=resolve(self.store.credentials),
+                options=self.store.options,
+                mkdir=False,
+            )
+            if self.store.purpose != "results":
+                return await self._by_what_lies_there(opened)
+            return await self._by_an_object_of_ours(opened)
+
+    async def _by_an_object_of_ours(self, opened: Any) -> tuple[Link, ...]:
+        name, largest = f"results/probe-{uuid.uuid4().hex}", 0
+
+        async def put(nbytes: int) -> None:
+            nonlocal largest
+            await opened.put_async(name, bytes(nbytes), use_multipart=False)
+            largest = max(largest, nbytes)
+
+        site = self.store.site
+        try:
+            there = await _measured(put, SIZES, self.here, site, self.clock, self.now)
+            back = await self._back(opened, name, largest)
+        finally:
+            with suppress(OSError, BaseError):
+                await opened.delete_async(name)
+        return there, back
+
+    async def _by_what_lies_there(self, opened: Any) -> tuple[Link, ...]:
+        listed: Sequence[Any] = await anext(aiter(opened.list(chunk_size=_LISTED)), [])
+        found = max(listed, key=lambda entry: int(entry["size"]), default=None)
+        if found is None or int(found["size"]) < SIZES[0]:
+            return ()
+        return (await self._back(opened, found["path"], int(found["size"])),)
+
+    async def _back(self, opened: Any, name: str, largest: int) -> Link:
+        async def get(nbytes: int) -> None:
+            if nbytes:
+                await opened.get_range_async(name, start=0, end=nbytes)
+            else:
+                await opened.head_async(name)
+
+        sizes = [nbytes for nbytes in SIZES if nbytes <= largest]
+        return await _measured(get, sizes, self.store.site, self.here, self.clock, self.now)
+
+
+async def _measured(
+    move: Callable[[int], Awaitable[None]],
+    sizes: Sequence[int],
+    source: str,
+    target: str,
+    clock: Callable[[], float],
+    now: Callable[[], float],
+) -> Link:
     async def seconds(nbytes: int) -> float:
         begun = clock()
-        await client.probe(nbytes)
+        await move(nbytes)
         return clock() - begun
 
     latency = min([await seconds(0) for _ in range(_ROUND_TRIPS)])
     bandwidth = 0.0
-    for nbytes in SIZES:
+    for nbytes in sizes:
         taken = await seconds(nbytes)
         # At least half of it: round trips vary, and no road is endlessly wide.
         bandwidth = nbytes / max(taken - latency, taken / 2, 1e-9)

@@ -93,7 +93,8 @@ class Federation:
     sites
         This process's own site first, if it has one, then the others in the order of the file.
     stores, links
-        Declared ones; a link between two sites in both directions is two.
+        Declared ones; a link between two sites in both directions is two. A store of another site
+        is one that we open ourselves.
     me
         Name of the site that this process serves, ``None`` for a visitor.
     listen
@@ -129,3 +130,8 @@ class Federation:
     def site(self) -> Site | None:
         """The record of this process's own site."""
         return next((site for site in self.sites if site.name == self.me), None)
+
+    @property
+    def views(self) -> tuple[Store, ...]:
+        """Stores of other sites that this process opens itself."""
+        return tuple(store for store in self.stores if store.site != self.me)

@@ -144,16 +144,23 @@ class SshShape(Shape):
 
 
 class SiteShape(_Facts):
-    """Another site; what it says of itself replaces everything here but how to reach it."""
+    """Another site; what it says of itself replaces everything here but how to reach it.
 
-    address: Address
+    One without an address has stores only.
+    """
+
+    address: Address | None = None
     credentials: Name | None = None
     ssh: SshShape | None = None
 
     @model_validator(mode="after")
-    def _ssh_is_for_ssh(self) -> SiteShape:
-        if self.ssh is not None and not self.address.startswith("ssh:"):
+    def _address_fits(self) -> SiteShape:
+        if self.address is None and self.workers != 0:
+            raise ValueError("'address' is missing; only a site of stores has none: workers: 0")
+        if self.ssh is not None and not (self.address or "").startswith("ssh:"):
             raise ValueError("ssh: is for an address that begins with ssh://")
+        if self.address is None and self.credentials is not None:
+            raise ValueError("credentials: are for an address; give them to the store")
         return self
 
 

@@ -35,6 +35,10 @@ What holds:
   ``{address: …, credentials: …}``.
 - A site with an address ``ssh://user@host`` needs nothing but that account: its agent is started
   there when it is first needed. ``ssh: {site_file: …, python: …}`` says with what, as paths there.
+- A site without an address is its stores, a bucket for instance: ``{name: cloud, workers: 0}``, and
+  a store with ``site: cloud``. Whoever has such a store in its own file, with credentials of its
+  own, reads and writes there itself.
+- A store with the ``site`` of another that has an agent says that we open that store ourselves.
 - ``links`` are declared roads, ``between`` two sites in both directions or ``source`` to
   ``target`` in one. Measurements replace them.
 - A store without ``site`` is one of our own. Relative paths begin at the file's directory.
@@ -50,6 +54,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +207,11 @@ def _cross_check(marked: Marked, document: shapes.SiteFile) -> None:
         elif store.site is not None and store.site not in names:
             hint = did_you_mean(store.site, names)
             marked.complain(("stores", i, "site"), f"no site is called {store.site!r}{hint}")
+    with_stores = {store.site for store in document.stores}
+    for i, site in enumerate(document.sites):
+        if site.address is None and site.name not in with_stores:
+            message = "it has no address, so it is its stores: give one of them this site"
+            marked.complain(("sites", i), message)
     pairs: Counter[tuple[str, str]] = Counter()
     for i, link in enumerate(document.links):
         for key, name in link.ends():
@@ -234,7 +244,11 @@ def _records(marked: Marked, document: shapes.SiteFile, directory: Path, file: s
     if own is not None:
         sites.append(own.record(fallback=backend))
     sites += [
-        site.record(address=site.address, credentials=site.credentials) for site in document.sites
+        replace(
+            site.record(address=site.address, credentials=site.credentials),
+            stores_only=site.address is None,
+        )
+        for site in document.sites
     ]
     peers = [
         PeerAddress(
@@ -244,6 +258,7 @@ def _records(marked: Marked, document: shapes.SiteFile, directory: Path, file: s
             ssh=_ssh(site, directory),
         )
         for site in document.sites
+        if site.address is not None
     ]
     peers += [
         PeerAddress(address=other.address, credentials=other.credentials)
@@ -299,7 +314,7 @@ def _registration(entry: shapes.DatasetShape, directory: Path) -> Registration:
 
 
 def _ssh(site: shapes.SiteShape, directory: Path) -> SshAccess | None:
-    if not site.address.startswith("ssh:"):
+    if not (site.address or "").startswith("ssh:"):
         return None
     return (site.ssh or shapes.SshShape()).record(directory)
 

@@ -293,7 +293,7 @@ class Drive:
                     await self._send(access, order)
                     sent = True
                 transfer = self.state.plan.transfer_by_id.get(name)
-                if transfer is not None and transfer.via:
+                if transfer is not None and transfer.via and not transfer.at:
                     order = order or self._order(name, attempt)
                     relay.see_to(access, order)
                 asked = loop.time()

@@ -67,6 +67,7 @@ class SegmentOrder:
 class TransferOrder:
     """Fetch this replica from that site into your results store.
 
+    ``target`` is a site of stores, if it is to be put into its store instead of yours.
     ``relayed``: the site cannot be asked by you; whoever gave this order brings what you want of it.
     """
 
@@ -77,6 +78,7 @@ class TransferOrder:
     replica: Replica
     dataset: Dataset | None = None
     relayed: bool = False
+    target: str = ""
     user: str = ""
     type: Literal["transfer"] = "transfer"
 

@@ -51,11 +51,12 @@ def order_of(
         return TransferOrder(
             id=order_id(state, name, attempt),
             job=state.job,
-            site=transfer.target,
+            site=transfer.at or transfer.target,
             key=transfer.key,
             replica=inputs[transfer.key],
             dataset=known[transfer.key],
-            relayed=bool(transfer.via),
+            relayed=bool(transfer.via) and not transfer.at,
+            target=transfer.target if transfer.at else "",
             user=state.user,
         )
     steps = tuple(plan.step_by_key[key] for key in unit.steps)

@@ -313,7 +313,11 @@ def _culprit(plan: Plan, name: str, error: ErrorDocument) -> str:
     if isinstance(part, Transfer):
         named = next(iter(_args(error)), "")
         unreachable = error.get("kind") == SiteUnreachable.kind and named == part.source
-        if unreachable or error.get("kind") == TransferFailed.kind:
+        if unreachable:
+            return part.source
+        if part.at:
+            return part.target  # what a site of stores has not taken
+        if error.get("kind") == TransferFailed.kind:
             return part.source
     return site_of(plan, name)
 

@@ -42,7 +42,7 @@ async def run_transfer(
         Once, when the copy did not arrive. What arrived is kept for the next try.
     """
     transfer = _Transfer(order, workplace, tell, source)
-    claims, name = workplace.claims, f"copies/{order.key}"
+    claims, name = workplace.claims, f"copies/{order.target}/{order.key}"
     await claims.free(name)
     claims.take([name])
     try:
@@ -64,10 +64,15 @@ class _Transfer:
     tell: Tell
     source: Source | None = None
 
+    @property
+    def target(self) -> str:
+        """The site at which the copy will lie."""
+        return self.order.target or self.workplace.site.name
+
     async def there(self) -> Manifest | None:
-        """The same data in our store, as a result or as a copy that came earlier."""
+        """The same data in the store, as a result or as a copy that came earlier."""
         for area in ("results", "copies"):
-            manifest = await self.workplace.find(self.order.key, area)
+            manifest = await self.workplace.find(self.order.key, area, at=self.order.target)
             if manifest is not None:
                 return manifest
         return None
@@ -75,7 +80,7 @@ class _Transfer:
     async def bring(self) -> Manifest:
         """Copy, and tell of the bytes that came, also of those of a copy that failed."""
         order, workplace = self.order, self.workplace
-        place = await workplace.checked_place()
+        place = await workplace.checked_place(order.target)
         dataset, begun = self._dataset(), workplace.clock()
         came = 0
 
@@ -106,7 +111,7 @@ class _Transfer:
                     Crossed(
                         key=order.key,
                         source=order.replica.site,
-                        target=workplace.site.name,
+                        target=self.target,
                         nbytes=came,
                         seconds=workplace.clock() - begun,
                     )
@@ -114,10 +119,8 @@ class _Transfer:
 
     async def report(self, manifest: Manifest, seconds: float, *, reused: bool) -> None:
         """Enter the replica into the catalog and tell of it."""
-        place = await self.workplace.place()
-        replica = replica_of(
-            manifest, self.workplace.site.name, place.store, created=self.workplace.clock()
-        )
+        place = await self.workplace.place(self.order.target)
+        replica = replica_of(manifest, self.target, place.store, created=self.workplace.clock())
         self.workplace.publish([replica])
         self.tell(
             Stored(
@@ -135,7 +138,9 @@ class _Transfer:
         No two are made at a time, since the key is claimed.
         """
         replica = self.order.replica
-        return digest(["copy", replica.key, replica.site, replica.url, replica.fingerprint])[:32]
+        what = ["copy", replica.key, replica.site, replica.url, replica.fingerprint]
+        # Others may write to a store that is not ours alone.
+        return digest([*what, self.workplace.site.name] if self.order.target else what)[:32]
 
     def _dataset(self) -> Dataset:
         order = self.order
@@ -158,6 +163,6 @@ class _Transfer:
         if isinstance(cause, SiteError):
             return broken(cause, "site")
         reason = error.reason if isinstance(error, TransferFailed) else text_of(error)
-        way = (self._dataset().name, self.order.replica.site, self.workplace.site.name)
+        way = (self._dataset().name, self.order.replica.site, self.target)
         # Written out, because an OSError keeps no more than two of its arguments.
         return Broken(Failure({"kind": TransferFailed.kind, "args": [*way, reason]}, "site"))

@@ -20,13 +20,15 @@ def part_of(plan: Plan, name: str) -> Segment | Transfer:
 def site_of(plan: Plan, name: str) -> str:
     """The site that runs a unit."""
     part = part_of(plan, name)
-    return part.target if isinstance(part, Transfer) else part.site
+    return (part.at or part.target) if isinstance(part, Transfer) else part.site
 
 
 def sites_of(plan: Plan, name: str) -> tuple[str, ...]:
     """The sites that a unit cannot do without."""
     part = part_of(plan, name)
-    return (part.source, part.target) if isinstance(part, Transfer) else (part.site,)
+    if not isinstance(part, Transfer):
+        return (part.site,)
+    return tuple(dict.fromkeys(site for site in (part.source, part.target, part.at) if site))
 
 
 def all_stored(state: JobState, name: str) -> bool:

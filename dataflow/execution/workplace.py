@@ -87,24 +87,24 @@ class Workplace:
 
     # --- stores ---------------------------------------------------------------------------------
 
-    async def place(self) -> Place:
-        """Where results go.
+    async def place(self, at: str = "") -> Place:
+        """Where results go: here, or at a site of stores of which we open one.
 
         Raises
         ------
         Broken
-            If the site has no results store.
+            If there is no store for results.
         """
         if any(store.credentials for store in self._stores()):
-            return await self._asked(self._place)  # reads a file
+            return await self._asked(self._place, at)  # reads a file
         try:
-            return self._place()
+            return self._place(at)
         except ConfigError as error:
             raise broken(error, "site") from error
 
-    async def checked_place(self) -> Place:
+    async def checked_place(self, at: str = "") -> Place:
         """The same, after making sure (once per store) that results are safe there."""
-        place = await self.place()
+        place = await self.place(at)
         async with self._checking:
             if place.root not in self._safe:
                 await self._asked(
@@ -117,9 +117,9 @@ class Workplace:
                 self._safe.add(place.root)
         return place
 
-    async def find(self, key: str, area: Area = "results") -> Manifest | None:
+    async def find(self, key: str, area: Area = "results", *, at: str = "") -> Manifest | None:
         """What is committed under a key in the results store."""
-        place = await self.place()
+        place = await self.place(at)
         return await self._asked(
             find_result,
             place.root,
@@ -151,15 +151,20 @@ class Workplace:
             log.exception("records-not-published")
             raise broken(StorageError(f"the catalog did not take it: {error}"), "site") from error
 
-    def _place(self) -> Place:
+    def _place(self, at: str) -> Place:
         for store in self._stores():
-            if store.site == self.site.name and store.purpose == "results":
+            if store.site == (at or self.site.name) and store.purpose == "results":
                 return Place(
                     root=store.url,
                     store=store.name,
                     credentials=resolve(store.credentials),
                     options=store.options,
                 )
+        if at:
+            raise ConfigError(
+                f"site {self.site.name!r} opens no store for results at {at!r}; declare it in its "
+                f"site file, with site: {at}"
+            )
         raise ConfigError(
             f"site {self.site.name!r} has no store for results; give one the purpose 'results'"
         )

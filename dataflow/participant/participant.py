@@ -21,11 +21,18 @@ import structlog
 
 from dataflow.backends.base import Backend
 from dataflow.backends.make import make_backend
-from dataflow.catalog.entries import JobSummary, Peer, TagSet, entry, replica_id, tags_id
+from dataflow.catalog.entries import (
+    JobSummary,
+    Peer,
+    TagSet,
+    entry,
+    replica_id,
+    tags_id,
+)
 from dataflow.catalog.records import Records
 from dataflow.catalog.snapshot import Snapshot
 from dataflow.catalog.sync import Sync
-from dataflow.client.probe import measure_link
+from dataflow.client.probe import measure_link, measure_store
 from dataflow.config import Federation
 from dataflow.datasets import Dataset, Replica
 from dataflow.documents import from_document
@@ -47,16 +54,14 @@ from dataflow.execution.state import ENDS, JobState
 from dataflow.execution.view import JobView, LedgerEntry, ledger_of, view_of
 from dataflow.graph.graph import Graph
 from dataflow.participant import registering
+from dataflow.participant.opened import Opened
 from dataflow.participant.tidying import tidy_daily
 from dataflow.participant.ways import Ways
 from dataflow.placement.measurements import Measurements
 from dataflow.placement.plan import Plan
 from dataflow.sites import Link, Site, Topology
-from dataflow.storage.credentials import resolve
-from dataflow.storage.manifest import Manifest
-from dataflow.storage.publish import find_result
-from dataflow.storage.transfer import Source, StoreSource
-from dataflow.stores import store_for
+from dataflow.storage.transfer import Source
+from dataflow.stores import Store
 
 log = structlog.get_logger(__name__)
 
@@ -112,7 +117,7 @@ class Participant:
             away_after=federation.away_after,
             period=period,
         )
-        self._stores = tuple(store for store in federation.stores if store.site == self.name)
+        self.opened = Opened(federation, self.name, self.records, self.topology)
         self.code = CodeStore(self.state_dir / "code")
         self._meter = Meter(self.state_dir / "meter.db")
         self._journal = Journal(self.state_dir)
@@ -128,10 +133,10 @@ class Participant:
         )
         self._runner = SiteRunner(
             site=self.site,
-            stores=lambda: self._stores,
+            stores=lambda: self.opened.all,
             backend=self._backend,
             code=self.code,
-            source_of=self._source,
+            source_of=self.source_of,
             publish=self._publish,
             clock=clock,
             new_attempt=lambda: secrets.token_hex(8),
@@ -142,7 +147,7 @@ class Participant:
             code=self.code,
             access=self._access,
             replan=self._replan,
-            source_of=self._any_source,
+            source_of=self.source_of,
             datasets=self._datasets,
             clock=clock,
             lost_after=federation.lost_after,
@@ -151,8 +156,8 @@ class Participant:
         self._summaries: dict[str, tuple[str, tuple[str, ...]]] = {}
         self._keepers: dict[str, str] = {}
         self._background: set[asyncio.Task[None]] = set()
-        #: Roads from other sites to a participant that is no site.
-        self._roads: dict[str, Link] = {}
+        #: Roads from other sites to a participant that is no site, and to sites of stores.
+        self._roads: dict[tuple[str, str], Link] = {}
         self._measured: tuple[int, Measurements] | None = None
         self._started = False
 
@@ -169,7 +174,8 @@ class Participant:
         self._started = True
         if self._has_site:
             self.records.add(self.site)
-        self.records.add(*self._stores, *self.federation.links)
+        self.opened.publish()
+        self.records.add(*self.federation.links)
         for peer in self.federation.peers:
             self.sync.join(peer.address, peer.credentials, peer.site)
         for listed in self.federation.datasets:
@@ -186,8 +192,8 @@ class Participant:
         self.coordinator.start()
         if self._has_site:
             self._do(self._settle_in())
-            self._do(tidy_daily(lambda: self._stores, self.cache, self._clock))
-        elif any(peer.ssh is not None for peer in self.federation.peers):
+            self._do(tidy_daily(self.stores, self.cache, self._clock))
+        elif self.federation.views or any(p.ssh is not None for p in self.federation.peers):
             self._do(self._measure_links())  # what is relayed goes over here
 
     async def close(self) -> None:
@@ -249,36 +255,43 @@ class Participant:
         return self.coordinator.busy or self._runner.busy
 
     async def _measure_links(self) -> None:
-        """Measure the way from each other site to this one, once it is there and again daily."""
+        """Measure the way from each other site to this one, once it is there and again daily.
+
+        Of a site of stores also the way there.
+        """
         while True:
-            present = [
-                site.name
-                for site in self.topology().sites
-                if site.name != self.name and site.name not in self._away()
-            ]
-            for source in present:
-                known = self._roads.get(source) or self.records.get(
-                    "link", f"{source}>{self.name}", self.name
-                )
-                at = known.measured_at if known is not None else None
-                old = known is None or known.origin != "measured" or at is None
-                if old or self._clock() - (at or 0.0) > LINK_VALID_SECONDS:
-                    with suppress(DataflowError, OSError):
-                        link = await self._measure(source)
+            topology = self.topology()
+            for site in topology.sites:
+                if site.name == self.name or site.name in topology.away:
+                    continue
+                if site.stores_only and self.opened.at(site.name) is None:
+                    continue
+                if self._measured_lately(site.name):
+                    continue
+                with suppress(DataflowError, OSError):
+                    for link in await self._measure(site):
                         if self._has_site:
                             self.records.add(link)
                         else:  # no site, nothing to tell others of
-                            self._roads[source] = link
+                            self._roads[link.source, link.target] = link
             await asyncio.sleep(1.0)
 
-    async def _measure(self, source: str) -> Link:
-        return await measure_link(
-            self.ways.to(source),
-            source=source,
-            target=self.name,
-            clock=time.perf_counter,
-            now=self._clock,
+    def _measured_lately(self, source: str) -> bool:
+        known: Link | None = self._roads.get((source, self.name)) or self.records.get(
+            "link", f"{source}>{self.name}", self.name
         )
+        if known is None or known.origin != "measured" or known.measured_at is None:
+            return False
+        return self._clock() - known.measured_at <= LINK_VALID_SECONDS
+
+    async def _measure(self, site: Site) -> Sequence[Link]:
+        clock, now = time.perf_counter, self._clock
+        store = self.opened.at(site.name) if site.stores_only else None
+        if store is not None:
+            return await measure_store(store, here=self.name, clock=clock, now=now)
+        agent = self.ways.to(site.name)
+        there, here = site.name, self.name
+        return [await measure_link(agent, source=there, target=here, clock=clock, now=now)]
 
     # --- datasets -------------------------------------------------------------------------------
 
@@ -292,7 +305,9 @@ class Participant:
         owner: str = "",
         replica_of: str | None = None,
     ) -> Dataset:
-        """Make a dataset of data that lies at this site; it stays where it is.
+        """Make a dataset of data that lies at this site, or in a store of a site of stores.
+
+        It stays where it is.
 
         Raises
         ------
@@ -301,7 +316,7 @@ class Participant:
         CatalogError
             If the name is taken by other data.
         """
-        found, store = await asyncio.to_thread(registering.look_at, url, self._stores, variable)
+        found, store = await asyncio.to_thread(registering.look_at, url, self.stores(), variable)
         dataset, replica = registering.records_of(
             found,
             store,
@@ -324,6 +339,13 @@ class Participant:
         """
         kind, id, _ = entry(record)
         end = asyncio.get_running_loop().time() + timeout
+        if kind == "replica" and site in self.topology().stores_only:
+            # Whoever put it there writes of it.
+            while not any(replica_id(r) == id for r in self.records.replicas(record.key)):
+                if asyncio.get_running_loop().time() > end:
+                    return
+                await asyncio.sleep(0.01)
+            return
         while (known := self.records.get(kind, id, site)) != record:
             if known is not None and kind == "replica":
                 return
@@ -332,8 +354,16 @@ class Participant:
             await self.sync.hint(site, self.records.latest(site) + 1)
             await asyncio.sleep(0.01)
 
+    def stores(self) -> tuple[Store, ...]:
+        """Stores in which data may be registered here: our own, and those of sites of stores."""
+        return self.opened.registrable()
+
+    def store_of(self, replica: Replica) -> Store | None:
+        """The store by which this participant itself gets at a copy, wherever that lies."""
+        return self.opened.of(replica)
+
     def served_replica(self, replica_id: str) -> Replica:
-        """A copy at this site that others may read.
+        """A copy at this site that others may read, or in a store that this site opens.
 
         Raises
         ------
@@ -362,29 +392,12 @@ class Participant:
                 found[key] = snapshot.resolve(key)
         return found
 
-    def _source(self, replica: Replica, job: str) -> Source:
-        return self.ways.to(replica.site).source(replica_id(replica), job=job)
-
-    def _any_source(self, replica: Replica, job: str) -> Source:
-        """Also of what lies here."""
-        if replica.site != self.name:
-            return self._source(replica, job)
-        store = store_for(replica.url, self._stores)
-        if store is None:
-            return StoreSource(replica=replica)
-        credentials = resolve(store.credentials)
-
-        def manifest() -> Manifest | None:
-            if not replica.fingerprint.startswith("manifest:"):
-                return None
-            found = find_result(
-                store.url, replica.key, credentials=credentials, options=store.options
-            )
-            return found if found is not None and found.url == replica.url else None
-
-        return StoreSource(
-            replica=replica, find=manifest, credentials=credentials, options=store.options
-        )
+    def source_of(self, replica: Replica, job: str) -> Source:
+        """Straight from the store, if we open it ourselves, else from an agent."""
+        source = self.opened.source(replica)
+        if source is not None:
+            return source
+        return self.ways.to(self.opened.server(replica)).source(replica_id(replica), job=job)
 
     # --- plans ----------------------------------------------------------------------------------
 
@@ -406,7 +419,7 @@ class Participant:
         hidden = {site.name for site in topology.sites if self.ways.by_ssh(site.name)}
         if self._has_site and self._address is None:
             hidden.add(self.name)
-        if not hidden:
+        if not hidden and not topology.stores_only:
             return snapshot
         from dataflow.participant import planning
 

@@ -20,6 +20,9 @@ from dataflow.policy.check import Verdict, check
 from dataflow.policy.scope import Bind, Scope, choose, has_both, scope_of, too_far
 from dataflow.sites import Link, Topology
 
+#: What a road is taken for that nobody can use: no plan takes it if there is any other.
+CLOSED_BANDWIDTH, CLOSED_LATENCY = 1e-3, 1e9
+
 
 def plan_graph(
     graph: Graph,
@@ -69,13 +72,14 @@ def plan_graph(
         options={"scope": scope.document(), "excluded": excluded, "pinned": pinned, **(told or {})},
     )
     wanted = _wanted(graph, snapshot, scope, verdicts, excluded)
-    return spread(
+    spread_out = spread(
         plan,
         wanted,
         topology=snapshot.topology,
         replicas=snapshot.replicas,
         measurements=measurements,
     )
+    return _open_roads(spread_out)
 
 
 def plan_rest(state: JobState, snapshot: Snapshot, measurements: Measurements, near: str) -> Plan:
@@ -106,13 +110,39 @@ def plan_rest(state: JobState, snapshot: Snapshot, measurements: Measurements, n
         near=near,
         options={**plan.options, "excluded": excluded},
     )
-    return spread(
+    spread_out = spread(
         rest,
         _wanted(graph, snapshot, scope, verdicts, excluded),
         topology=snapshot.topology,
         replicas=copies,
         measurements=measurements,
     )
+    return _open_roads(spread_out)
+
+
+def _open_roads(plan: Plan) -> Plan:
+    """The plan, if all its copies can be carried over.
+
+    Raises
+    ------
+    PlacementError
+        If one can not: nobody who opens the store of a site of stores takes part in it.
+    """
+    bare = plan.topology.stores_only
+    for transfer in plan.transfers:
+        if plan.topology.link(transfer.source, transfer.target).origin != "closed":
+            continue
+        ends = [site for site in (transfer.source, transfer.target) if site in bare]
+        able = {site for site, store in plan.topology.views if store.site in ends}
+        raise PlacementError(
+            f"nobody can bring {plan.label(transfer.key)!r} from {transfer.source} to "
+            f"{transfer.target}: {' and '.join(ends)} has stores only, which "
+            f"{transfer.source if transfer.target in bare else transfer.target} does not open, and "
+            "neither does this session\n"
+            "What you can do: declare that store in the site file of one of them, with a credential "
+            f"of its own; now it stands in those of {', '.join(sorted(able)) or 'nobody'}."
+        )
+    return plan
 
 
 def with_relays(topology: Topology, me: str, hidden: Collection[str]) -> Topology:
@@ -124,14 +154,33 @@ def with_relays(topology: Topology, me: str, hidden: Collection[str]) -> Topolog
         Sites whose agents nobody can ask but ``me``, and ``me`` if it has no agent. What goes to or
         from one of them goes over ``me``, unless the target has measured the road itself and so can
         ask the source.
+
+    A site of stores is read and written by whoever opens them itself; for others ``me`` does, if it
+    can. Where it cannot, the road is closed.
     """
     known = {(link.source, link.target) for link in topology.links if link.origin == "measured"}
     names = [site.name for site in topology.sites]
     over = []
     for source in names:
         for target in names:
-            direct = target == me or not {source, target} & set(hidden)
-            if source == target or direct or (source, target) in known:
+            if source == target:
+                continue
+            if {source, target} & topology.stores_only:
+                who = source if target in topology.stores_only else target
+                if _carries(topology, source, target, who):
+                    continue
+                if not _carries(topology, source, target, me):
+                    over.append(
+                        Link(
+                            source=source,
+                            target=target,
+                            bandwidth=CLOSED_BANDWIDTH,
+                            latency=CLOSED_LATENCY,
+                            origin="closed",
+                        )
+                    )
+                    continue
+            elif target == me or not {source, target} & set(hidden) or (source, target) in known:
                 continue
             first, second = topology.link(source, me), topology.link(me, target)
             over.append(
@@ -147,6 +196,19 @@ def with_relays(topology: Topology, me: str, hidden: Collection[str]) -> Topolog
     replaced = {(link.source, link.target) for link in over}
     kept = [link for link in topology.links if (link.source, link.target) not in replaced]
     return replace(topology, links=(*kept, *over))
+
+
+def _carries(topology: Topology, source: str, target: str, who: str) -> bool:
+    """Whether ``who`` opens all that it takes, of sites of stores, to carry a copy over itself.
+
+    It can ask the agent of a site that has one.
+    """
+    bare = topology.stores_only
+    reads = source not in bare or any(s.site == source for s in topology.opened_at(who))
+    writes = target not in bare or any(
+        s.site == target and s.purpose == "results" for s in topology.opened_at(who)
+    )
+    return who not in bare and reads and writes
 
 
 def _copies(

@@ -69,7 +69,7 @@ def records_of(
         )
     replica = Replica(
         key=key,
-        site=site,
+        site=store.site if store is not None else site,
         store=store.name if store is not None else "",
         url=url,
         format=found.format,
@@ -91,7 +91,7 @@ def records_of(
     )
     before = records.get("dataset", dataset.id, site)
     if before is not None:
-        _may_replace(before, dataset, url, records)
+        _may_replace(before, dataset, url, replica.site, records)
         same = before.key == key
         dataset = replace(
             dataset,
@@ -107,10 +107,10 @@ def _stranger(user: str, before: Dataset) -> bool:
     return bool(user and before.owner and user != before.owner)
 
 
-def _may_replace(before: Dataset, dataset: Dataset, url: str, records: Records) -> None:
+def _may_replace(before: Dataset, dataset: Dataset, url: str, there: str, records: Records) -> None:
     if before.key == dataset.key:
         return
-    copies = [r for r in records.replicas(before.key) if r.site == before.site]
+    copies = [r for r in records.replicas(before.key) if r.site == there]
     if copies and all(copy.url != url for copy in copies):
         raise CatalogError(
             f"the name {dataset.name!r} is taken at {dataset.site!r} by other data "

@@ -36,7 +36,10 @@ async def tidy_daily(
 
 
 def tidy(stores: Sequence[Store], cache: Path, now: float) -> None:
-    """Remove dead attempts from stores of results, and old copies from the cache."""
+    """Remove dead attempts from stores of results, and old copies from the cache.
+
+    A store that several sites open may be tidied by each: what is young is left alone.
+    """
     for store in stores:
         if store.purpose != "results":
             continue

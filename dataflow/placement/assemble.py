@@ -20,6 +20,7 @@ from dataflow.placement.plan import Assignment, Candidate, Keep, Plan, Segment, 
 from dataflow.placement.problem import Bools, Floats, Problem
 from dataflow.placement.segments import Cut, cut, duration
 from dataflow.placement.solve import Solution
+from dataflow.placement.way import way
 from dataflow.policy.check import memory_needed
 
 #: Up to this many steps the price of each candidate is a simulated run, beyond it an estimate.
@@ -89,16 +90,15 @@ def _transfers(facts: Facts, solution: Solution) -> tuple[Transfer, ...]:
     for item, target in transfers(problem, solution.sites):
         source, nbytes, busy = problem.arrival(item, solution.sites, target)
         key = problem.held[item] if item < held else problem.tasks[item - held]
+        replica = facts.fetch[item][target] if item < held else None
+        road = facts.world.roads[names[source], names[target]]
         found.append(
-            Transfer(
+            replace(
+                way(facts.world.topology, road, replica),
                 id=f"t:{key[:12]}:{names[source]}:{names[target]}",
                 key=key,
-                source=names[source],
-                target=names[target],
                 nbytes=round(nbytes),
                 seconds=busy + float(problem.latency[source, target]),
-                replica=facts.fetch[item][target] if item < held else None,
-                via=facts.world.roads[names[source], names[target]].via,
             )
         )
     return tuple(found)

@@ -124,7 +124,7 @@ def html(plan: Plan) -> str:
 
 
 _HEADER = ("operation", "site", "seconds", "memory", "because")
-_TRANSFERS = ("data", "from", "to", "size", "seconds")
+_TRANSFERS = ("data", "from", "to", "size", "seconds", "way")
 
 
 def _row(plan: Plan, assignment: Assignment) -> tuple[str, str, str, str, str]:
@@ -145,7 +145,17 @@ def _transfer_row(plan: Plan, transfer: Transfer) -> tuple[str, ...]:
         transfer.target,
         format_bytes(transfer.nbytes),
         format_seconds(transfer.seconds),
+        _way(transfer),
     )
+
+
+def _way(transfer: Transfer) -> str:
+    """How a copy gets there, where that is not by asking the agent of the source."""
+    if transfer.via:
+        return f"over {transfer.via}"
+    if transfer.at:
+        return f"{transfer.at} writes to the store"
+    return f"{transfer.target} reads the store" if transfer.direct else ""
 
 
 def _rows(candidates: tuple[Candidate, ...]) -> list[tuple[str, str, str, str]]:

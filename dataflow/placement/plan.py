@@ -59,8 +59,10 @@ class Transfer:
 
     ``nbytes`` is the prediction, ``replica`` the copy to read if the data exists already; without
     one it is what a segment at ``source`` stores under ``key``. ``via`` is the site that carries it
-    over, if the target cannot ask the source itself; the job has to be kept there. A ``patient`` one
-    waits for its target as long as it takes: no other site would do.
+    over, if the target cannot ask the source itself; the job has to be kept there. ``at`` is the
+    site that carries it out where that is not the target, because the target has stores only;
+    ``direct`` that whoever carries it out opens the store at the other end himself. A ``patient``
+    one waits for its target as long as it takes: no other site would do.
     """
 
     id: str
@@ -72,6 +74,8 @@ class Transfer:
     replica: Replica | None = None
     via: str = ""
     patient: bool = False
+    at: str = ""
+    direct: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

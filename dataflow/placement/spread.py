@@ -13,6 +13,7 @@ from dataflow.datasets import Replica
 from dataflow.graph.keys import digest
 from dataflow.placement.measurements import Measurements
 from dataflow.placement.plan import Plan, Transfer
+from dataflow.placement.way import way
 from dataflow.sites import Link, Topology
 
 #: Key of a result → site that shall have a copy → whether there is no other that would do.
@@ -47,7 +48,7 @@ def spread(
         copies = [copy for copy in replicas.get(key, ()) if copy.site not in topology.away]
         there = {copy.site for copy in replicas.get(key, ())} | _made_at(plan, key)
         added += [
-            _transfer(plan, key, site, patient, copies, roads)
+            _transfer(plan, key, site, patient, copies, roads, topology)
             for site, patient in sites.items()
             if site not in there and (key, site) not in held
         ]
@@ -74,6 +75,7 @@ def _transfer(
     patient: bool,
     copies: Sequence[Replica],
     roads: Mapping[tuple[str, str], Link],
+    topology: Topology,
 ) -> Transfer:
     made = _made_at(plan, key)
     if made:
@@ -85,14 +87,11 @@ def _transfer(
         )
         source, nbytes = replica.site, replica.nbytes
     road = roads[source, target]
-    return Transfer(
+    return replace(
+        way(topology, road, replica),
         id=f"t:{key[:12]}:{source}:{target}",
         key=key,
-        source=source,
-        target=target,
         nbytes=nbytes,
         seconds=road.seconds(nbytes),
-        replica=replica,
-        via=road.via,
         patient=patient,
     )

@@ -25,6 +25,7 @@ AWAY, EXCLUDED, MEMORY = "away", "excluded", "memory"
 #: The rule of all refusals by an owner.
 AGREEMENT = "agreement"
 SCOPE = "scope"
+STORES = "stores"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,8 @@ def _verdict(
         return Verdict(False, AWAY, "the site does not answer")
     if site.name in excluded:
         return Verdict(False, EXCLUDED, excluded[site.name])
+    if site.stores_only:
+        return Verdict(False, STORES, "there are stores only, and no computers")
     if site.trust == "steward":
         name = f"{step.operation.name}@{step.operation.version}"
         if name not in installed.get(site.name, frozenset()):

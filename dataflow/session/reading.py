@@ -25,9 +25,9 @@ from dataflow.participant import Participant
 from dataflow.session.loop import LoopThread
 from dataflow.storage.credentials import resolve
 from dataflow.storage.manifest import ONE_FILE, replica_of
-from dataflow.storage.open import split
+from dataflow.storage.open import local_path, split
 from dataflow.storage.transfer import copy
-from dataflow.stores import store_for
+from dataflow.stores import Store
 
 #: Arrays up to this size (bytes in memory) are loaded at once, larger ones are lazy.
 SMALL_ARRAY = 2**20
@@ -46,7 +46,7 @@ def read(
 ) -> Any:
     """Open the nearest of several copies.
 
-    Large arrays of other sites are read lazily through their agent, small ones at once; tables and
+    What lies in a store that we open ourselves is read from there. Large arrays of other sites are read lazily through their agent, small ones at once; tables and
     files are fetched first, into a cache of this account, where the next reader finds them.
 
     Raises
@@ -59,22 +59,37 @@ def read(
     small = dataset.extent.nbytes <= (SMALL_TABLE if dataset.kind == "table" else SMALL_ARRAY)
     lazy = lazy and not small
     away = participant.topology().away
-    ranked = sorted(copies, key=lambda r: (r.site != participant.name, r.site in away))
+    opened = {replica: participant.store_of(replica) for replica in copies}
+    ranked = sorted(
+        copies,
+        key=lambda r: (r.site != participant.name, opened[r] is None, r.site in away),
+    )
     last: DataflowError = UnknownDataset(dataset.name)
     for replica in ranked:
         try:
-            if replica.site == participant.name:
-                return _here(participant, dataset, replica, lazy)
+            store = opened[replica]
+            if replica.site == participant.name or store is not None:
+                return _opened(participant, loop, dataset, replica, store, lazy)
             return _there(participant, loop, dataset, replica, job, lazy, small)
         except (SiteError, UnknownDataset, UnreadableDataset, CorruptResult) as error:
             last = error
     raise last
 
 
-def _here(participant: Participant, dataset: Dataset, replica: Replica, lazy: bool) -> Any:
+def _opened(
+    participant: Participant,
+    loop: LoopThread,
+    dataset: Dataset,
+    replica: Replica,
+    store: Store | None,
+    lazy: bool,
+) -> Any:
+    """Straight from a store that we open ourselves, ours or another site's."""
     from dataflow.storage.read import open_data  # xarray, pandas and Dask: a second
 
-    store = store_for(replica.url, participant.topology().stores_at(replica.site))
+    if dataset.kind == "files" and local_path(replica.url) is None:
+        replica = loop.run(_fetch(participant, dataset, replica, ""))
+        return open_data(replica, kind=dataset.kind, lazy=lazy)
     credentials = resolve(store.credentials) if store is not None else {}
     options = store.options if store is not None else ()
     return open_data(
@@ -93,7 +108,7 @@ def _there(
 ) -> Any:
     from dataflow.storage.read import open_data
 
-    client = participant.ways.to(replica.site)
+    client = participant.ways.to(participant.opened.server(replica))
     if small and replica.format == "zarr" and replica.nbytes <= SMALL_ARRAY:
         return loop.run(_small(participant, dataset, replica, job))
     loop.run(client.ready())
@@ -115,7 +130,7 @@ async def _small(participant: Participant, dataset: Dataset, replica: Replica, j
     from dataflow.storage.read import as_kind, open_data
     from dataflow.storage.small import small_result
 
-    client = participant.ways.to(replica.site)
+    client = participant.ways.to(participant.opened.server(replica))
     files = unpacked(replica, await client.archive(replica_id(replica), job=job))
     opened = small_result(replica.url, files.get)
     if opened is not None:
@@ -160,7 +175,7 @@ def unpacked(replica: Replica, archive: bytes) -> dict[str, bytes]:
 async def _fetch(participant: Participant, dataset: Dataset, replica: Replica, job: str) -> Replica:
     participant.cache.mkdir(parents=True, exist_ok=True)
     manifest = await copy(
-        participant.ways.to(replica.site).source(replica_id(replica), job=job),
+        participant.source_of(replica, job),
         root=participant.cache.as_uri(),
         key=replica.key,
         attempt="fetched",

@@ -222,7 +222,10 @@ class Session:
             "replica_of": replica_of,
         }
         here = self._participant.federation.me
-        site = site or here
+        site = site or here or ""
+        if site in self.topology().stores_only:
+            return self._run(self._register_in_store(site, _url(url), asked))
+        site = site or None
         if site is None:
             names = ", ".join(sorted(record.name for record in self.sites()))
             raise ConfigError(f"say where the data lies, with site=: {names or 'no site is known'}")
@@ -234,6 +237,31 @@ class Session:
                 raise ConfigError(f"{there!r}: at another site a path must begin with /")
             there = f"file://{quote(there)}"
         return self._run(self._register_at(site, there, asked))
+
+    async def _register_in_store(self, site: str, url: str, asked: dict[str, Any]) -> Dataset:
+        """At a site of stores: by a site that opens them, so that others hear of it; else by us."""
+        participant, topology = self._participant, self.topology()
+        able = [
+            who
+            for who, store in topology.views
+            if store.site == site and store.holds(url) and who in topology.site_by_name
+        ]
+        here = participant.federation.me
+        last: DataflowError | None = None
+        for who in sorted(set(able) - topology.away, key=lambda who: (who != here, who)):
+            if who == here:
+                break
+            try:
+                return await self._register_at(who, url, asked)
+            except (SiteUnreachable, SiteRefused) as error:
+                last = error
+        if any(store.site == site and store.holds(url) for store in participant.stores()):
+            return await participant.register(url, **asked)
+        raise last or ConfigError(
+            f"{url} does not lie in a store of {site!r} that this session, or a site that answers, "
+            "opens\nWhat you can do: declare the store in your site file, with "
+            f"site: {site} and the name of a credential."
+        )
 
     async def _register_at(self, site: str, url: str, asked: dict[str, Any]) -> Dataset:
         participant = self._participant
@@ -420,7 +448,8 @@ class Session:
         named = [peer.site for peer in participant.federation.peers if peer.site]
         names = [*named, *(s.name for s in topology.sites if s.name not in named)]
         sites = topology.site_by_name
-        fit = [n for n in names if n not in topology.away and n in sites and n != here]
+        gone = topology.away | topology.stores_only
+        fit = [n for n in names if n not in gone and n in sites and n != here]
         able = [n for n in fit if sites[n].trust == "lab" and not only_from_here - {n}]
         return able + ([participant.name] if here is not None or only_from_here else [])
 

@@ -49,7 +49,8 @@ class SiteSettings:
     """What one site has.
 
     ``memory`` is the limit of each Dask worker; ``environment`` is added to the agent's; ``more``
-    goes into the ``site:`` part of its file as it is.
+    goes into the ``site:`` part of its file as it is. ``stores`` are further entries of ``stores:``;
+    one of a site that has no agent here declares that site too.
     """
 
     workers: int = 1
@@ -57,6 +58,7 @@ class SiteSettings:
     memory: str = "1 GB"
     environment: Mapping[str, str] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
+    stores: Sequence[Mapping[str, Any]] = ()
 
 
 class Federation:
@@ -72,6 +74,8 @@ class Federation:
         ``False``: agents are addressed directly, and nothing is counted.
     knows
         Which others the file of a site names; by default all.
+    credentials
+        Further entries of the credentials file, which all processes share.
     users
         People with a token at every site, and their role there; :meth:`sites_file_of` gives the
         file that each of them would have.
@@ -95,6 +99,7 @@ class Federation:
         wires: bool = True,
         knows: Mapping[str, Sequence[str]] | None = None,
         users: Mapping[str, str] | None = None,
+        credentials: Mapping[str, Mapping[str, str]] | None = None,
         rate: float | None = None,
         ready_within: float = 20.0,
     ) -> None:
@@ -106,6 +111,7 @@ class Federation:
         self._with_wires = wires
         self._knows = dict(knows or {})
         self._users = dict(users or {})
+        self._secrets = dict(credentials or {})
         self._rate = rate
         self._ready_within = ready_within
         self._id = secrets.token_hex(8)
@@ -324,7 +330,10 @@ class Federation:
     def _write_files(self) -> None:
         _write_secret(
             self._credentials,
-            yaml.safe_dump({f"{n}-token": self._credential(n, t) for n, t in self._tokens.items()}),
+            yaml.safe_dump(
+                {f"{n}-token": self._credential(n, t) for n, t in self._tokens.items()}
+                | {name: dict(fields) for name, fields in self._secrets.items()}
+            ),
         )
         entries = [self._site_entry(site) for site in self.sites]
         self.sites_file.write_text(yaml.safe_dump({"sites": entries}, sort_keys=False))
@@ -351,6 +360,7 @@ class Federation:
     def _site_document(self, site: str) -> dict[str, Any]:
         settings = self.settings[site]
         knows = self._knows.get(site, [other for other in self.sites if other != site])
+        bare = {str(store["site"]) for store in settings.stores if "site" in store}
         return {
             "site": {
                 "name": site,
@@ -367,8 +377,12 @@ class Federation:
             "stores": [
                 {"name": "data", "url": "./data", "purpose": "data"},
                 {"name": "results", "url": "./results"},
+                *map(dict, settings.stores),
             ],
-            "sites": [self._site_entry(other) for other in knows],
+            "sites": [
+                *(self._site_entry(other) for other in knows),
+                *({"name": name, "workers": 0} for name in sorted(bare - set(self.sites))),
+            ],
         }
 
     def _launch(self, site: str) -> None:

@@ -182,3 +182,26 @@ def test_unknown_among_very_many_is_quick() -> None:
         found.resolve("measurment-77")
     assert time.perf_counter() - start < 3
     assert raised.value.similar
+
+
+def test_a_site_of_stores_is_what_those_say_who_open_them() -> None:
+    cloud = Site(name="cloud", workers=0, stores_only=True)
+    bucket = Store(name="bucket", site="cloud", url="s3://b")
+    mine = Store(name="results", site="uva", url="file:///r")
+    called = Store(name="other", site="uva", url="s3://r")
+    far = replica(RUN1, "cloud", "bucket", url="s3://b/run1")
+    found = assemble(
+        {
+            "site": [("uva", cloud), ("amc", cloud), ("uva", Site(name="uva"))],
+            "store": [("uva", bucket), ("amc", bucket), ("uva", mine), ("amc", called)],
+            "dataset": [("uva", RUN1)],
+            "replica": [("uva", far)],
+        }
+    )
+    topology = found.topology
+    assert topology.stores_only == {"cloud"}
+    assert set(topology.stores) == {bucket, mine}, "uva's own word about its stores counts"
+    assert topology.sees("uva", "s3://b/run1", at="cloud", store="bucket")
+    assert not topology.sees("wur", "s3://b/run1", at="cloud", store="bucket")
+    assert found["cloud/run1"] == found["uva/run1"] == RUN1
+    assert found.sites_of(RUN1) == ("cloud",)

@@ -234,3 +234,69 @@ def test_a_new_plan_wants_the_same_copies() -> None:
     lost = apply(state, SiteLost(site="delft", reason="gone"))
     assert lost.replan
     assert plan_rest(lost, known, Measurements(), "").transfers == (), "ams has it already"
+# --- sites of stores ----------------------------------------------------------------------------
+
+BUCKET = Store(name="bucket", site="cloud", url="s3://b", options=(("endpoint", "http://e"),))
+
+
+def with_cloud(*openers: str) -> Topology:
+    """The three sites and a bucket, which some of them (or we) open."""
+    return replace(
+        WORLD,
+        sites=(*WORLD.sites, Site(name="cloud", workers=0, stores_only=True)),
+        stores=(BUCKET,),
+        views=tuple((who, BUCKET) for who in openers),
+    )
+
+
+def ways(topology: Topology, me: str) -> dict[tuple[str, str], str]:
+    """Over whom each road to or from the cloud goes; ``closed`` if nobody can."""
+    seen = with_relays(topology, me, ())
+    found = {}
+    for name in NAMES:
+        for pair in (("cloud", name), (name, "cloud")):
+            road = seen.link(*pair)
+            found[pair] = "closed" if road.origin == "closed" else road.via
+    return found
+
+
+def test_who_opens_a_store_reads_and_writes_there_itself() -> None:
+    found = ways(with_cloud("ams"), "visitor")
+    assert {pair: way for pair, way in found.items() if "ams" in pair} == {
+        ("cloud", "ams"): "",
+        ("ams", "cloud"): "",
+    }
+    assert {way for pair, way in found.items() if "ams" not in pair} == {"closed"}
+
+
+def test_who_makes_the_plan_carries_over_what_it_opens() -> None:
+    assert set(ways(with_cloud("visitor"), "visitor").values()) == {"visitor"}
+    mixed = ways(with_cloud("visitor", "uva"), "visitor")
+    assert mixed["cloud", "uva"] == mixed["uva", "cloud"] == ""
+    assert mixed["cloud", "ams"] == mixed["ams", "cloud"] == "visitor"
+
+
+def test_what_is_only_read_is_no_place_for_results() -> None:
+    topology = with_cloud("ams")
+    data = replace(BUCKET, purpose="data")
+    found = ways(replace(topology, stores=(data,), views=(("ams", data),)), "visitor")
+    assert found["cloud", "ams"] == ""
+    assert found["ams", "cloud"] == "closed"
+
+
+def test_a_plan_keeps_to_open_roads_and_says_when_there_are_none() -> None:
+    topology = with_relays(with_cloud("delft"), "visitor", ())
+    copy = replace(replica("run", "cloud", 8000), store="bucket", url="s3://b/run")
+    known = Snapshot(datasets=(dataset("run", 1000),), replicas={"run": (copy,)}, topology=topology)
+    graph = centre(of_dataset(dataset("run", 1000)))
+    plan = plan_graph(graph, known, Measurements(), result_at="cloud")
+    assert {a.site for a in plan.assignments} == {"delft"}
+    assert [(t.source, t.target, t.at, t.direct) for t in plan.transfers] == [
+        ("cloud", "delft", "", True),
+        ("delft", "cloud", "delft", True),
+    ]
+    refused = {c.site: c.because for c in plan.assignments[0].candidates if not c.allowed}
+    assert refused == {"cloud": "there are stores only, and no computers"}
+    (step,) = {step.label for step in graph.steps.values()}
+    with pytest.raises(PlacementError, match="in those of delft"):
+        plan_graph(graph, known, Measurements(), scope={step: "ams"})

@@ -83,17 +83,16 @@ async def _examine(path: str | os.PathLike[str] | None) -> tuple[Check, ...]:
             seconds=OWN_SECONDS,
         ),
         examine_workers(federation),
-        *(_store(store) for store in federation.stores if store.site == mine),
+        *(_store(store, mine) for store in federation.stores),
         *(_site(other) for other in federation.peers),
     )
     return without((*checks, *(check for part in parts for check in part)), _secrets(federation))
 
 
-def _store(store: Store) -> asyncio.Future[list[Check]]:
+def _store(store: Store, mine: str | None) -> asyncio.Future[list[Check]]:
+    name = store.name if store.site == mine else f"{store.site}/{store.name}"
     return asyncio.ensure_future(
-        bounded(
-            f"store {store.name}", lambda notes: examine_store(store, notes), seconds=STORE_SECONDS
-        )
+        bounded(f"store {name}", lambda notes: examine_store(store, notes), seconds=STORE_SECONDS)
     )
 
 
@@ -115,7 +114,7 @@ def _federation(path: str | os.PathLike[str] | None) -> Federation:
 def _contents(federation: Federation) -> Finding:
     if not federation.file:
         return ok("none: this machine is the only site")
-    others = len(federation.peers)
+    others = len(federation.peers) + sum(site.stores_only for site in federation.sites)
     if not federation.sites and not others:
         advice = "say site:, sites: or peers: in it"
         return failed(f"{federation.file} names no site", advice)
@@ -151,10 +150,12 @@ def _wanted(federation: Federation) -> dict[str, tuple[str, ...]]:
     named: dict[str | None, tuple[str, ...]] = {
         other.credentials: _TOKEN for other in federation.peers if other.ssh is None
     }
-    named |= {
-        store.credentials: _KEYS for store in federation.stores if store.site == federation.me
-    }
+    named |= {store.credentials: _fields(store) for store in federation.stores}
     return {name: fields for name, fields in named.items() if name is not None}
+
+
+def _fields(store: Store) -> tuple[str, ...]:
+    return _KEYS if store.url.startswith("s3:") else ()
 
 
 def _secrets(federation: Federation) -> Iterable[str]:
