@@ -6,9 +6,13 @@ in this order:
 1. the environment variable ``DATAFLOW_CREDENTIALS_<NAME>``, a JSON object (name in upper case,
    everything but letters and digits replaced by ``_``);
 2. the YAML file ``$DATAFLOW_CREDENTIALS_FILE``, by default ``~/.config/dataflow/credentials.yaml``:
-   a mapping from name to fields, readable by its owner only.
+   a mapping from name to fields, readable by its owner only;
+3. the keyring of the account, if the package ``keyring`` is installed: the password of the user
+   ``<name>`` of the service ``dataflow``, a JSON object.
 
-Fields in use: ``token`` (agents), ``access_key_id``, ``secret_access_key``, ``session_token`` (S3).
+Fields in use: ``token`` (agents, and bearer tokens of HTTPS), ``access_key_id``,
+``secret_access_key``, ``session_token`` (S3), ``username``, ``password`` (SFTP, HTTPS),
+``private_key``, ``passphrase`` (SFTP).
 """
 
 from __future__ import annotations
@@ -24,6 +28,10 @@ from typing import Any
 import yaml
 
 from dataflow.errors import ConfigError
+
+#: The service under which credentials stand in a keyring.
+SERVICE = "dataflow"
+_KEYRING = "the keyring"
 
 
 class Secret(Mapping[str, str]):
@@ -74,12 +82,30 @@ def resolve(name: str | None) -> Mapping[str, str]:
         tried = f"{file} (no entry of this name)"
     else:
         tried = f"{file} (no such file)"
+    kept, why = _in_keyring(name)
+    if kept is not None:
+        return Secret(name, _fields(_json(kept, _KEYRING), _KEYRING, name))
     raise ConfigError(
-        f"no credential named {name!r}: tried the variable {variable} (not set) and {tried}.\n"
+        f"no credential named {name!r}: tried the variable {variable} (not set), {tried} and {why}.\n"
         f"What you can do: put a JSON object into {variable}, or an entry {name!r} into that file "
         "and make it readable by you alone (chmod 600).",
         path=name,
     )
+
+
+def _in_keyring(name: str) -> tuple[str | None, str]:
+    """What the account's keyring has under a name; and why nothing, for an error."""
+    try:
+        import keyring
+        from keyring.errors import KeyringError
+    except ImportError:
+        return None, f"{_KEYRING} (the package keyring is not installed)"
+    try:
+        found = keyring.get_password(SERVICE, name)
+    except (KeyringError, RuntimeError, OSError) as error:
+        # Locked, or there is none on this machine, as on most login hosts.
+        return None, f"{_KEYRING} ({str(error).strip().partition(chr(10))[0]})"
+    return found, f"{_KEYRING} (no entry of this name)"
 
 
 def for_address(address: str) -> Mapping[str, str]:

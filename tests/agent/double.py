@@ -25,7 +25,7 @@ from dataflow.execution.events import (
     Report,
 )
 from dataflow.sites import Site, Topology, Trust
-from dataflow.stores import Store
+from dataflow.stores import Store, store_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +189,12 @@ class Double:
             return self.replicas[replica_id]
         except KeyError:
             raise UnknownDataset(replica_id) from None
+
+    def stores(self) -> Sequence[Store]:
+        return self.topology().stores_at(self.site.name)
+
+    def store_of(self, replica: Replica) -> Store | None:
+        return store_for(replica.url, self.stores())
 
     def busy(self) -> bool:
         return False
