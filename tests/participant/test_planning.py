@@ -234,6 +234,8 @@ def test_a_new_plan_wants_the_same_copies() -> None:
     lost = apply(state, SiteLost(site="delft", reason="gone"))
     assert lost.replan
     assert plan_rest(lost, known, Measurements(), "").transfers == (), "ams has it already"
+
+
 # --- sites of stores ----------------------------------------------------------------------------
 
 BUCKET = Store(name="bucket", site="cloud", url="s3://b", options=(("endpoint", "http://e"),))
