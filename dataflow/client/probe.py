@@ -9,12 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from obstore.exceptions import BaseError
-
 from dataflow.sites import Link
 from dataflow.storage.credentials import resolve
-from dataflow.storage.open import object_store
-from dataflow.storage.publish import plain_errors
 
 if TYPE_CHECKING:
     from dataflow.client.agent_client import AgentClient
@@ -89,6 +85,9 @@ class _Rounds:
     now: Callable[[], float]
 
     async def measure(self) -> tuple[Link, ...]:
+        from dataflow.storage.open import object_store  # with zarr
+        from dataflow.storage.publish import plain_errors
+
         with plain_errors(self.store.url):
             opened = await asyncio.to_thread(
                 object_store,
@@ -102,6 +101,8 @@ class _Rounds:
             return await self._by_an_object_of_ours(opened)
 
     async def _by_an_object_of_ours(self, opened: Any) -> tuple[Link, ...]:
+        from obstore.exceptions import BaseError
+
         name, largest = f"results/probe-{uuid.uuid4().hex}", 0
 
         async def put(nbytes: int) -> None:
@@ -114,7 +115,7 @@ class _Rounds:
             there = await _measured(put, SIZES, self.here, site, self.clock, self.now)
             back = await self._back(opened, name, largest)
         finally:
-            with suppress(OSError, BaseError):
+            with suppress(OSError, BaseError):  # what it was about is told by then
                 await opened.delete_async(name)
         return there, back
 
