@@ -312,6 +312,52 @@ def doctor(
     run(config or sites or _Globals.sites, json=json)
 
 
+@app.command()
+def place(
+    problem: Annotated[Path, typer.Argument(help="A placement-bench/1 file, may be .gz.")],
+    plan: Annotated[
+        Path | None, typer.Argument(help="With --check: a placement-plan/1 file.")
+    ] = None,
+    objective: Annotated[
+        str,
+        typer.Option(
+            metavar="makespan|bytes|WEIGHT",
+            help="What is least; a weight from 0 (makespan) to 1 (bytes) balances.",
+        ),
+    ] = "makespan",
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal plans.")] = 0,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0001, metavar="SECONDS", help="For deciding; by default 0.1 ms a step, >= 50 ms."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="PLAN", help="Where the plan goes.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Play PLAN instead of making one.")
+    ] = False,
+    network: Annotated[
+        str, typer.Option(metavar="serial|free|fair", help="With --check: how links are shared.")
+    ] = "serial",
+    json: AsJson = False,
+) -> None:
+    """Decide where the steps of a problem run, or play a plan.
+
+    Exit codes: 0 done or legal, 1 no legal plan exists or PLAN is not legal, 2 wrong usage or file.
+    """
+    from dataflow.cli import place as command
+
+    if check != (plan is not None):
+        raise typer.BadParameter("--check goes with a PLAN, and a PLAN with --check")
+    if plan is not None:
+        command.check(problem, plan, network=network, json=json)
+        return
+    wanted = command.objective(objective)
+    command.plan(problem, wanted, seed=seed, budget=budget, output=output, json=json)
+
+
 # --- doing ------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,299 @@
+"""Search: the best plan that can be found for an effort, from many simple ones.
+
+The rivals come first and stay in the race, so that no plan is worse than they are. Then list
+passes over all sites and over few, with dear and with cheap bytes; then single moves on loads, whose
+result hints another pass; then the best are climbed from. Every plan is judged by playing it.
+
+Pure and deterministic: effort is counted in steps played, not in seconds. Whoever passes a clock
+gets an answer in time on a slow machine too, at the price of a plan that depends on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from dataflow.placement.engine import compiled
+from dataflow.placement.engine.bounds import Bounds, bounds
+from dataflow.placement.engine.climb import climb
+from dataflow.placement.engine.cuts import least_bytes
+from dataflow.placement.engine.instance import Instance, Integers
+from dataflow.placement.engine.loads import refine
+from dataflow.placement.engine.rivals import Lists, simple
+from dataflow.placement.engine.simulate import Choice, Outcome, simulate
+
+Objective = Literal["makespan", "bytes"] | float
+
+#: Seconds that an effort without a budget stands for: at least, and per step.
+LEAST_BUDGET, STEP_BUDGET = 0.05, 1e-4
+#: Seconds that playing takes per step, on a machine that has seen better years.
+_PLAYED = 4e-7
+#: How much dearer one plan is than its steps (seconds).
+_PLAN = 8e-6
+#: Plain Python takes so many times longer.
+_PLAIN = 150.0
+#: For makespan, a plan with fewer bytes may be so many times slower than the fastest that was met.
+_SLOWER = 1.01
+#: Beyond so many steps single changes are not worth playing everything.
+_CLIMBED = 20_000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Placed:
+    """A plan, what becomes of it, and how good it is at least.
+
+    Attributes
+    ----------
+    choice, outcome
+        What is decided and what it leads to.
+    bounds
+        What no plan can beat.
+    rivals
+        Makespan and bytes of the simple planners.
+    score
+        What was minimised: ``log seconds + exchange * log bytes``.
+    origin
+        Which part of the search found it.
+    plans
+        Number of plans that were played.
+    """
+
+    choice: Choice
+    outcome: Outcome
+    bounds: Bounds
+    rivals: Mapping[str, tuple[float, float]]
+    score: float
+    origin: str
+    plans: int
+
+    @property
+    def gap(self) -> tuple[float, float]:
+        """How far makespan and bytes may be above the least possible (0.1: 10 %)."""
+        return self.bounds.gap(self.outcome.makespan, self.outcome.nbytes)
+
+
+def exchange_rate(objective: Objective) -> float:
+    """What a factor in bytes is worth as a factor in seconds (an exponent).
+
+    ``makespan`` takes bytes only where they cost next to nothing, ``bytes`` seconds; a weight from
+    0 to 1 lies between them: with 0.5, a tenth of the bytes is worth a quarter of the time.
+    """
+    if objective == "makespan":
+        return 0.02
+    if objective == "bytes":
+        return math.inf
+    weight = float(objective)
+    if not 0.0 <= weight <= 1.0:
+        raise ValueError(f"a weight is from 0 (makespan) to 1 (bytes), not {weight:g}")
+    return math.inf if weight == 1.0 else 0.02 + 0.1 * weight / (1.0 - weight)
+
+
+class _Race:
+    """The plans so far, best first, and the effort that is left."""
+
+    def __init__(
+        self, instance: Instance, exchange: float, effort: float, clock: Callable[[], float] | None
+    ) -> None:
+        self.instance, self.exchange = instance, exchange
+        self.left = effort
+        self._clock = clock
+        self._begun = clock() if clock else 0.0
+        self._limit = effort
+        self.found: list[tuple[float, float, float, Choice, str]] = []
+        self.fastest: tuple[float, float, float, Choice, str] | None = None
+        self.plans = 0
+
+    def over(self) -> bool:
+        late = self._clock is not None and self._clock() - self._begun >= self._limit
+        return late or self.left <= 0
+
+    def pay(self, passes: float = 1.0) -> None:
+        """Count passes over all steps."""
+        slow = _PLAIN if compiled.PLAIN else 1.0
+        self.left -= slow * passes * (_PLAN + _PLAYED * self.instance.steps)
+
+    def affordable(self) -> int:
+        """How many plans can still be played."""
+        slow = _PLAIN if compiled.PLAIN else 1.0
+        left = self.left
+        if self._clock is not None:
+            left = min(left, self._limit - (self._clock() - self._begun))
+        return max(0, int(left / (slow * (_PLAN + _PLAYED * self.instance.steps))))
+
+    def score(self, makespan: float, nbytes: float) -> float:
+        if math.isinf(self.exchange):
+            return nbytes + makespan * 1e-9
+        total = self.instance.total_bytes
+        return math.log(makespan + 1e-12) + self.exchange * math.log(nbytes + 0.01 * total + 1e-12)
+
+    def best(self, slower: float) -> tuple[float, float, float, Choice, str]:
+        """The best plan that is at most so many times slower than the fastest."""
+        assert self.fastest is not None
+        limit = self.fastest[1] * slower
+        return next((one for one in self.found if one[1] <= limit), self.fastest)
+
+    def enter(self, choice: Choice, origin: str) -> tuple[float, float]:
+        """Play a plan and keep it."""
+        outcome = simulate(self.instance, choice)
+        self.pay(2.0)
+        self.plans += 1
+        self.keep(choice, outcome.makespan, outcome.nbytes, origin)
+        return outcome.makespan, outcome.nbytes
+
+    def keep(self, choice: Choice, makespan: float, nbytes: float, origin: str) -> None:
+        entry = (self.score(makespan, nbytes), makespan, nbytes, choice, origin)
+        if self.fastest is None or makespan < self.fastest[1]:
+            self.fastest = entry
+        self.found.append(entry)
+        self.found.sort(key=lambda one: one[0])
+        del self.found[12:]
+
+
+def place(
+    instance: Instance,
+    objective: Objective = "makespan",
+    *,
+    seed: int = 0,
+    budget: float | None = None,
+    clock: Callable[[], float] | None = None,
+) -> Placed:
+    """The best plan that an effort finds.
+
+    Parameters
+    ----------
+    instance
+        The problem.
+    objective
+        ``makespan``, ``bytes``, or a weight between them from 0 to 1.
+    seed
+        Equal seeds give equal plans.
+    budget
+        Seconds that the effort stands for on an ordinary machine; by default 0.1 ms per step, at
+        least 50 ms.
+    clock
+        Seconds since any moment; if given, the budget is kept on this machine, whatever it does.
+
+    Raises
+    ------
+    ValueError
+        The weight or the budget is out of range.
+    """
+    if budget is not None and not budget > 0:
+        raise ValueError(f"a budget is more than 0 seconds, not {budget:g}")
+    exchange = exchange_rate(objective)
+    effort = budget if budget is not None else max(LEAST_BUDGET, STEP_BUDGET * instance.steps)
+    if compiled.PLAIN and budget is None:
+        effort *= 10.0  # small graphs only, where nobody notices
+    race = _Race(instance, exchange, effort * 0.8, clock)
+    lists = Lists(instance)
+    state = np.array([1 + (seed * 7919 + 12345) % 2147483645], np.int64)
+    rivals = {name: race.enter(choice, name) for name, choice in simple(lists).items()}
+    race.pay(4.0)
+    least = bounds(instance)
+    if instance.steps:
+        if math.isinf(exchange):
+            _bytes(race, lists, state)
+        else:
+            _passes(race, lists, state)
+            _climbs(race, state)
+    score, _, _, choice, origin = race.best(_SLOWER if objective == "makespan" else math.inf)
+    outcome = simulate(instance, choice)
+    return Placed(
+        choice=choice, outcome=outcome, bounds=least, rivals=rivals, score=score, origin=origin,
+        plans=race.plans,
+    )  # fmt: skip
+
+
+def _bytes(race: _Race, lists: Lists, state: Integers) -> None:
+    """Fewest bytes: from the simple plans and from nothing but cuts."""
+    instance = race.instance
+    order = lists.ranked()[1]
+    starts = [choice.site for _, _, _, choice, _ in race.found[:2]]
+    for site in starts:
+        better = least_bytes(instance, site, state, quick=race.affordable() < 20)
+        race.enter(Choice(site=better, order=order), "cuts")
+        if race.over():
+            break
+
+
+def _passes(race: _Race, lists: Lists, state: Integers) -> None:
+    """List passes, from the most promising kind on, while they can be afforded."""
+    instance = race.instance
+    width = instance.width
+    share = race.affordable() * 0.4 if instance.steps < _CLIMBED else race.affordable()
+    stop = race.left * (0.6 if instance.steps < _CLIMBED else 0.0)
+    capacity = instance.workers / np.nanmedian(
+        np.where(np.isfinite(instance.seconds), instance.seconds, np.nan), axis=0
+    ) if instance.steps else instance.workers  # fmt: skip
+    power = np.argsort(-np.nan_to_num(capacity), kind="stable").tolist()
+    mean = float(instance.pace.sum()) / max(1, width * (width - 1))
+    dear = min(race.exchange, 1.0) * 5.0 + 0.05
+    groups: list[tuple[int, ...]] = [tuple(range(width))]
+    groups += [tuple(power[:k]) for k in range(width - 1, 1, -1)]
+    groups += [(site,) for site in power]
+    groups += [(a, b) for i, a in enumerate(power) for b in power[i + 1 :]]
+    recipes = [
+        (allowance, price, group)
+        for group in groups
+        for allowance, price in ((2.0, dear), (1.0, 4 * dear), (3.0, 0.2 * dear))
+    ]
+    # the kinds take turns: all sites, then every group once, then the other prices
+    recipes.sort(key=lambda one: (2.0, 1.0, 3.0).index(one[0]) + (one[2] != groups[0]))
+    for allowance, price, group in recipes:
+        if race.over() or race.left < stop or share <= 0:
+            return
+        use = lists.only(*group)
+        rest = lists.ahead(allowance, use)
+        listed, order = lists.ranked(allowance)
+        site, _ = lists.assign(listed, rest, price=price * mean, use=use)
+        race.pay(2.0)
+        race.enter(Choice(site=site, order=order), f"list {allowance:g}/{len(group)}")
+        if group == groups[0] or (len(group) == 2 and allowance == 2.0):
+            better = _refined(race, site, state)
+            race.enter(Choice(site=better, order=order), "loads")
+            bonus = 0.05 * race.found[0][1]
+            again, _ = lists.assign(listed, rest, price=price * mean, hint=better, bonus=bonus)
+            race.pay(2.0)
+            race.enter(Choice(site=again, order=order), "hinted")
+
+
+def _refined(race: _Race, site: Integers, state: Integers, rounds: int = 3) -> Integers:
+    instance = race.instance
+    better: Integers = refine(*instance.graph, site, rounds, 5.0 * race.exchange + 0.2, 1.0, state)
+    race.pay(2.0 * rounds)
+    return better
+
+
+def _climbs(race: _Race, state: Integers) -> None:
+    """Climb from the best plans, most from the very best."""
+    instance = race.instance
+    if instance.steps > _CLIMBED:
+        return
+    for part in (0.12, 0.15, 0.2, 0.5, 1.0):
+        tries = int(race.affordable() * part)
+        if tries < 8 or race.over():
+            continue
+        rank = {0.12: 1, 0.15: 2}.get(part, 0)
+        start = race.found[min(rank, len(race.found) - 1)]
+        for chunk in _chunks(tries, race):
+            found = climb(
+                *instance.graph, instance.home_at, instance.homes, start[3].site, start[3].order,
+                chunk, 0.02 if part < 1.0 else 0.008, 0.0005, race.exchange, instance.total_bytes, state,
+            )  # fmt: skip
+            race.pay(chunk)
+            race.plans += chunk
+            race.keep(Choice(site=found[0], order=found[1]), found[2], found[3], "climb")
+            start = race.found[0]
+            if race.over():
+                return
+
+
+def _chunks(tries: int, race: _Race) -> list[int]:
+    """Tries in parts, so that a clock is looked at in between."""
+    most = max(50, int(0.5 / (_PLAN + _PLAYED * race.instance.steps)))
+    whole, rest = divmod(tries, most)
+    return [most] * whole + ([rest] if rest else [])

@@ -1,0 +1,163 @@
+"""The search: legal, never worse than the simple planners, equal for equal seeds; bounds hold."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataflow.placement.engine.bounds import bounds
+from dataflow.placement.engine.cuts import least_bytes
+from dataflow.placement.engine.instance import Instance
+from dataflow.placement.engine.rivals import Lists, simple
+from dataflow.placement.engine.search import exchange_rate, place
+from dataflow.placement.engine.simulate import Choice, copies, simulate
+from dataflow.placement.engine.warm import example
+from dataflow.testing.problems import SHAPES, problem
+
+
+@st.composite
+def problems(draw: Any, most: int = 40) -> Instance:
+    return problem(
+        draw(st.sampled_from(SHAPES)),
+        draw(st.integers(3, most)),
+        draw(st.integers(0, 10**6)),
+        data=draw(st.sampled_from([1.0, 3.0, 30.0])),
+        skew=draw(st.sampled_from(["uniform", "zipf", "smallest"])),
+        policy=draw(st.sampled_from(["open", "strict"])),
+        sites=draw(st.integers(1, 9)),
+    )
+
+
+def every_choice(instance: Instance) -> Any:
+    legal = [np.flatnonzero(np.isfinite(row)) for row in instance.seconds]
+    order = Lists(instance).ranked()[1]
+    for site in itertools.product(*legal):
+        yield Choice(site=np.array(site), order=order)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.sampled_from(["makespan", "bytes", 0.0, 0.5, 1.0]), st.integers(0, 99))
+def test_any_problem(instance: Instance, objective: Any, seed: int) -> None:
+    placed = place(instance, objective, seed=seed, budget=0.004)
+    again = place(instance, objective, seed=seed, budget=0.004)
+    np.testing.assert_array_equal(placed.choice.site, again.choice.site)
+    np.testing.assert_array_equal(placed.choice.order, again.choice.order)
+    outcome = simulate(instance, placed.choice)
+    assert outcome.makespan == placed.outcome.makespan
+    assert not (copies(instance, outcome) & ~instance.allowed).any(), "a copy where none may be"
+    assert instance.allowed[instance.deliver, instance.client].all()
+    exchange = exchange_rate(objective)
+    for makespan, nbytes in placed.rivals.values():
+        if np.isinf(exchange):
+            assert outcome.nbytes <= nbytes * (1 + 1e-9) + 1e-9
+        elif objective == "makespan":
+            assert outcome.makespan <= makespan * 1.011
+        else:
+            total = 0.01 * instance.total_bytes
+            rival = np.log(makespan) + exchange * np.log(nbytes + total)
+            assert placed.score <= rival + 1e-9
+    assert {"heft", "locality", "collector"} <= set(placed.rivals)
+    assert placed.bounds.makespan <= outcome.makespan * (1 + 1e-9)
+    assert placed.bounds.nbytes <= outcome.nbytes * (1 + 1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(SHAPES), st.integers(3, 7), st.integers(0, 10**6), st.floats(1, 30))
+def test_bounds_and_cuts_against_all_choices(
+    shape: Any, steps: int, seed: int, data: float
+) -> None:
+    instance = problem(shape, steps, seed, data=data, policy="strict", sites=2)
+    if instance.steps > 9:
+        return
+    outcomes = [simulate(instance, choice) for choice in every_choice(instance)]
+    least = bounds(instance)
+    fewest = min(outcome.nbytes for outcome in outcomes)
+    assert least.makespan <= min(outcome.makespan for outcome in outcomes) * (1 + 1e-9)
+    assert least.nbytes <= fewest * (1 + 1e-9)
+    start = Lists(instance).local()
+    found = least_bytes(instance, start, np.array([1]))
+    outcome = simulate(instance, Choice(site=found, order=Lists(instance).ranked()[1]))
+    assert outcome.nbytes == pytest.approx(fewest, rel=1e-9), "with two sites a cut is the optimum"
+
+
+@settings(max_examples=15, deadline=None)
+@given(problems(most=25))
+def test_small_problems_come_near_the_best_of_many_random_choices(instance: Instance) -> None:
+    chance = np.random.default_rng(0)
+    legal = [np.flatnonzero(np.isfinite(row)) for row in instance.seconds]
+    order = Lists(instance).ranked()[1]
+    best = min(
+        simulate(
+            instance, Choice(site=np.array([chance.choice(row) for row in legal]), order=order)
+        ).makespan
+        for _ in range(50)
+    )
+    assert place(instance, 0.0, budget=0.02).outcome.makespan <= best * 1.05
+
+
+def test_rivals_are_legal() -> None:
+    instance = problem("montage", 60, 3, policy="strict")
+    lists = Lists(instance)
+    found = simple(lists) | {"peft": lists.peft(), "earliest": lists.earliest()}
+    for name, choice in found.items():
+        assert simulate(instance, choice).makespan > 0, name
+    assert {f"site:{name}" for name in instance.sites} < set(found)
+
+
+def test_a_clock_ends_the_search() -> None:
+    ticks = itertools.count()
+    placed = place(problem("layered", 60, 1), budget=5.0, clock=lambda: float(next(ticks)))
+    assert placed.plans < 1000
+    assert placed.outcome.makespan <= placed.rivals["heft"][0] * 1.011
+
+
+@pytest.mark.parametrize("objective", [-0.1, 1.1, float("nan")])
+def test_weights_out_of_range(objective: float) -> None:
+    with pytest.raises(ValueError, match="a weight is from 0"):
+        place(example(), objective)
+
+
+def test_a_budget_of_nothing() -> None:
+    with pytest.raises(ValueError, match="more than 0 seconds"):
+        place(example(), budget=0.0)
+
+
+def test_weights_lie_between() -> None:
+    rates = [exchange_rate(w) for w in ("makespan", 0.0, 0.3, 0.5, 0.9, 1.0, "bytes")]
+    assert rates == sorted(rates)
+
+
+def test_without_a_compiler_the_plans_are_the_same() -> None:
+    pytest.importorskip("numba")
+    program = """
+import os, sys
+import numpy as np
+from dataflow.placement.engine import compiled
+compiled.PLAIN = sys.argv[1] == "plain"
+from dataflow.testing.problems import problem
+from dataflow.placement.engine.climb import climb
+from dataflow.placement.engine.rivals import Lists
+from dataflow.placement.engine.cuts import least_bytes
+from dataflow.placement.engine.loads import refine
+assert ("numba" in sys.modules) != compiled.PLAIN
+p = problem("montage", 24, 5, data=30.0)
+start = Lists(p).heft()
+found = climb(*p.graph, p.home_at, p.homes, start.site, start.order, 60, 0.02, 0.001, 0.1,
+              p.total_bytes, np.array([5]))
+fewest = least_bytes(p, start.site, np.array([5]))
+print(found[0].tolist(), found[2] > 0, fewest.tolist())
+"""
+    results = [
+        subprocess.run(
+            [sys.executable, "-c", program, mode], capture_output=True, text=True, check=True
+        ).stdout
+        for mode in ("plain", "compiled")
+    ]
+    assert results[0] == results[1]
