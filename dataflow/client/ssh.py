@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ log = structlog.get_logger(__name__)
 
 #: What the line with the agent's answer begins with; see :mod:`dataflow.agent.detached`.
 MARK = "dataflow-agent: "
+
+#: What a shell or an interpreter says where there is no environment, or one that was never finished.
+NO_ENVIRONMENT = re.compile(r"(?i)not found|no such file|no module named")
 
 #: Seconds for the connection, for the whole login, and for the agent to come up.
 CONNECT_SECONDS, LOGIN_SECONDS, START_SECONDS = 8.0, 15.0, 75.0
@@ -242,10 +246,12 @@ class SshReach:
 
     async def _agent(self) -> Mapping[str, Any]:
         """Start the agent there, unless it runs, and hear where it answers."""
-        status, out, complaint = await self._run(
-            self._connection, start_command(self.access), START_SECONDS
-        )
-        line = next((line for line in out.splitlines() if line.startswith(MARK)), None)
+        status, out, complaint = await self._start()
+        line = _marked(out)
+        if line is None and self.access.bootstrap and NO_ENVIRONMENT.search(complaint):
+            await self._bootstrap()
+            status, out, complaint = await self._start()
+            line = _marked(out)
         if line is None:
             said = (complaint.strip() or out.strip() or "nothing").splitlines()[-1]
             raise SiteUnreachable(
@@ -266,6 +272,19 @@ class SshReach:
             raise SiteRefused(self.site, "its token file has no token that could be shown here")
         self._compare(theirs)
         return dict(answer)
+
+    async def _start(self) -> tuple[int, str, str]:
+        return await self._run(self._connection, start_command(self.access), START_SECONDS)
+
+    async def _bootstrap(self) -> None:
+        from dataflow.client.bootstrap import bootstrap
+
+        connection = self._connection
+
+        async def run(command: str, seconds: float) -> tuple[int, str, str]:
+            return await self._run(connection, command, seconds)
+
+        await bootstrap(self.site, connection, run, self.access)
 
     def _compare(self, theirs: Mapping[str, str]) -> None:
         ours = versions()
@@ -323,6 +342,10 @@ def start_command(access: SshAccess) -> str:
     if access.state is not None:
         words.append(f"--state={there(access.state)}")
     return " ".join(words)
+
+
+def _marked(out: str) -> str | None:
+    return next((line for line in out.splitlines() if line.startswith(MARK)), None)
 
 
 def there(path: str) -> str:

@@ -36,6 +36,10 @@ class SshAccess:
     ``site_file``, ``python`` and ``state`` are paths there, from the home directory unless they
     begin with ``/``; ``state`` is by default what the site file says. ``config`` and
     ``known_hosts`` are files here, by default those of the account.
+
+    With ``bootstrap`` the environment of ``python`` is made if it is not there: ``uv`` takes what is
+    needed from an index or from the directory ``wheels`` there, ``copy`` from here. ``extras`` are
+    those of our own distribution that it gets.
     """
 
     site_file: str = "dataflow/site.yaml"
@@ -43,6 +47,9 @@ class SshAccess:
     state: str | None = None
     config: Path | None = None
     known_hosts: Path | None = None
+    bootstrap: Literal["uv", "copy"] | None = None
+    wheels: str | None = None
+    extras: tuple[str, ...] = ("service",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
@@ -131,6 +131,15 @@ class SshShape(Shape):
     state: str | None = None
     config: str | None = None
     known_hosts: str | None = None
+    bootstrap: Literal["uv", "copy"] | None = None
+    wheels: str | None = None
+    extras: tuple[Name, ...] = SshAccess().extras
+
+    @model_validator(mode="after")
+    def _wheels_are_for_uv(self) -> SshShape:
+        if self.wheels is not None and self.bootstrap != "uv":
+            raise ValueError("wheels: is for bootstrap: uv")
+        return self
 
     def record(self, directory: Path) -> SshAccess:
         """The record; paths on this machine begin at ``directory``."""
@@ -140,6 +149,9 @@ class SshShape(Shape):
             state=self.state,
             config=resolved(self.config, directory) if self.config else None,
             known_hosts=resolved(self.known_hosts, directory) if self.known_hosts else None,
+            bootstrap=self.bootstrap,
+            wheels=self.wheels,
+            extras=self.extras,
         )
 
 

@@ -75,6 +75,9 @@ class LoginHost:
             server_host_keys=[self._host_key],
             authorized_client_keys=str(self.folder / "authorized"),
             process_factory=self._run,
+            sftp_factory=lambda channel: asyncssh.SFTPServer(
+                channel, chroot=os.fsencode(self.home)
+            ),
             keepalive_interval=0,
         )
         self.port = self._listening.get_port()
@@ -275,6 +278,41 @@ def test_no_python_there(tmp_path: Path) -> None:
     assert isinstance(error, SiteUnreachable)
     assert "nothing/python" in str(error)
     assert "What you can do" in str(error)
+
+
+@pytest.mark.slow
+def test_an_environment_that_is_made_from_what_is_here(tmp_path: Path) -> None:
+    """Without any index: what runs here is all that there is to install."""
+
+    async def story() -> None:
+        async with login_host(tmp_path) as host:
+            host.write_site()
+            python = "dataflow/env/bin/python"
+            access = replace(host.access, python=python, bootstrap="copy")
+            reach = SshReach("cluster", "ssh://cluster", access)
+            await reach.ready()
+            agent = host.agent()
+            assert agent is not None
+            assert agent.cmdline()[0] == str(host.home / python)
+            await reach.close()
+            made = [command for command in host.commands if "bootstrap.sh" in command]
+            assert len(made) == 1
+
+    asyncio.run(story())
+
+
+def test_an_environment_that_cannot_be_made(tmp_path: Path) -> None:
+    """Nothing that is needed lies in the directory that is named."""
+    error = failed(
+        tmp_path,
+        lambda host: (host.home / "empty").mkdir(),
+        lambda h: replace(
+            h.access, python="made/bin/python", bootstrap="uv", wheels="empty", extras=()
+        ),
+    )
+    assert isinstance(error, SiteUnreachable)
+    assert "no environment could be made at made" in str(error)
+    assert "bootstrap: copy" in str(error)
 
 
 def test_no_site_file_there(tmp_path: Path) -> None:
