@@ -77,6 +77,7 @@ class SshReach:
         self._user, self._port = unquote(parts.username or ""), parts.port
         self._connection: Any = None
         self._forward = Forward(self._dial)
+        self._forwards: dict[tuple[str, int], Forward] = {}
         self._behind: str | tuple[str, int] = ""
         self._door: Door | None = None
         self._opening: asyncio.Task[Door] | None = None
@@ -136,13 +137,25 @@ class SshReach:
             await self.ready()
         return await self._run(self._connection, command, seconds)
 
+    async def forward(self, host: str, port: int) -> int:
+        """A port of our loopback interface that leads to one there; the same for as long as we live."""
+        found = self._forwards.get((host, port))
+        if found is None:
+
+            async def dial() -> tuple[Any, Any]:
+                await self.ready()
+                return await self._dial_to((host, port))
+
+            found = self._forwards[host, port] = Forward(dial)
+        return await found.open()
+
     async def close(self) -> None:
         """Give the connection up; the agent goes on as long as it is needed."""
         self._closed = True
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
-        await self._forward.close()
+        await asyncio.gather(*(one.close() for one in (self._forward, *self._forwards.values())))
         await self._drop()
 
     def __repr__(self) -> str:
@@ -310,13 +323,16 @@ class SshReach:
 
     async def _dial(self) -> tuple[Any, Any]:
         """A way to the agent over the connection, as streams of bytes."""
+        return await self._dial_to(self._behind)
+
+    async def _dial_to(self, where: str | tuple[str, int]) -> tuple[Any, Any]:
         if not self._holds():
             raise ConnectionError("the SSH connection is down")
         connection = self._connection
-        if isinstance(self._behind, tuple):
-            found = await connection.open_connection(*self._behind, encoding=None)
+        if isinstance(where, tuple):
+            found = await connection.open_connection(*where, encoding=None)
         else:
-            found = await connection.open_unix_connection(self._behind, encoding=None)
+            found = await connection.open_unix_connection(where, encoding=None)
         return found[0], found[1]
 
     async def _run(self, connection: Any, command: str, seconds: float) -> tuple[int, str, str]:

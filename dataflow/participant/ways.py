@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -125,6 +126,24 @@ class Ways:
         """Whether this participant reaches a site through its login host."""
         named = self._by_site.get(site)
         return named is not None and named.rstrip("/") in self._ssh
+
+    async def dashboard(self, site: str) -> str | None:
+        """URL of the page of a site's Dask scheduler: over our connection if it is behind SSH.
+
+        Raises
+        ------
+        SiteUnreachable, SiteRefused
+            If its agent does not answer.
+        """
+        found = (await self.to(site).hello()).get("dashboard")
+        if found is None:
+            return None
+        reach = self._ssh.get((self._by_site.get(site) or "").rstrip("/"))
+        parts = urlsplit(str(found))
+        if reach is None or not parts.hostname or not parts.port:
+            return str(found)
+        port = await reach.forward(parts.hostname, parts.port)
+        return parts._replace(netloc=f"127.0.0.1:{port}").geturl()
 
     def _token(self, address: str) -> str | None:
         if address in self._named:

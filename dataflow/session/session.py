@@ -173,12 +173,19 @@ class Session:
         return self._read(dataset, snapshot.replicas_of(dataset), lazy=lazy)
 
     def dashboard(self, site: str | None = None) -> str | None:
-        """URL of the page of a site's Dask scheduler, on that site's own machine."""
+        """URL of the page of a site's Dask scheduler; ``None`` as long as it has no workers.
+
+        Of a site behind SSH: a port here that leads there over the one connection, until the session
+        is closed. Of another site: its own word, which may lead nowhere from here.
+
+        Raises
+        ------
+        SiteUnreachable, SiteRefused
+            If its agent does not answer.
+        """
         if site is None or site == self._participant.name:
             return self._participant.dashboard()
-        hello = self._run(self._participant.ways.to(site).hello())
-        found = hello.get("dashboard")
-        return None if found is None else str(found)
+        return self._run(self._participant.ways.dashboard(site))
 
     # --- datasets --------------------------------------------------------------------------------
 
