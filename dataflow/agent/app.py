@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from importlib.metadata import version
 from typing import Annotated
 from urllib.parse import unquote
@@ -17,7 +18,7 @@ from fastapi.security import HTTPBearer
 from starlette.middleware import Middleware
 from starlette.responses import Response
 
-from dataflow.agent import answers, jobs, serve_data
+from dataflow.agent import answers, jobs, metrics, serve_data
 from dataflow.agent.answers import nothing, record, refusals
 from dataflow.agent.auth import Authenticate
 from dataflow.agent.bodies import Health, Hint, Join, Page, Registration, SiteAnswer
@@ -52,6 +53,7 @@ def create_app(
     The participant is neither started nor closed here. Setting ``app.state.stopping`` ends all
     long polls.
     """
+    answered: Counter[tuple[str, int]] = Counter()
     app = FastAPI(
         title=f"dataflow agent of {participant.site.name}",
         summary="Move the computation to the data",
@@ -64,13 +66,16 @@ def create_app(
             Depends(only_readers_look),
             Depends(HTTPBearer(auto_error=False, description="A token of the site's token file")),
         ],
-        middleware=[Middleware(Door, authenticate=authenticate, body_limit=body_limit)],
+        middleware=[
+            Middleware(Door, authenticate=authenticate, body_limit=body_limit, answered=answered)
+        ],
     )
     app.state.participant = participant
     app.state.stopping = asyncio.Event()
+    app.state.answers = answered
     app.state.versions = dict(versions())
     answers.install(app)
-    for part in (router, jobs.router, serve_data.router):
+    for part in (router, jobs.router, serve_data.router, metrics.router):
         app.include_router(part)
     return app
 

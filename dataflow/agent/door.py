@@ -7,6 +7,7 @@ route that forgot to ask, nor by a path that has no route.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import structlog
@@ -19,6 +20,8 @@ from dataflow.errors import SiteRefused, to_document
 
 #: What anybody may ask: whether the agent is alive, and nothing about it.
 OPEN_PATHS = frozenset({"/v1/health"})
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
 #: All that a stranger to the log may learn of an error that nobody foresaw.
 FAILED = {"kind": "dataflow", "args": ["the agent failed to answer; its log says why"]}
@@ -34,10 +37,21 @@ class TooLarge(HTTPException):
 
 
 class Door:
-    """Ask who it is, count the body, catch what nobody caught."""
+    """Ask who it is, count the body, catch what nobody caught.
 
-    def __init__(self, app: ASGIApp, *, authenticate: Authenticate, body_limit: int) -> None:
+    ``answered`` counts answers by method and status, refused ones too.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        authenticate: Authenticate,
+        body_limit: int,
+        answered: Counter[tuple[str, int]],
+    ) -> None:
         self._app, self._authenticate, self._limit = app, authenticate, body_limit
+        self._answered = answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -45,10 +59,13 @@ class Door:
             return
         if scope["type"] != "http":
             raise RuntimeError("an agent speaks HTTP only")
+        send = self._counting(scope, send)
         request = HTTPConnection(scope)
         if scope["path"] not in OPEN_PATHS:
             try:
-                scope["dataflow.identity"] = await self._authenticate(request)
+                identity = await self._authenticate(request)
+                scope["dataflow.identity"] = identity
+                structlog.contextvars.bind_contextvars(user=identity.user)
             except SiteRefused as refusal:
                 await _answer(send, 401, to_document(refusal), ((b"www-authenticate", b"Bearer"),))
                 return
@@ -58,6 +75,16 @@ class Door:
             await _answer(send, 413, {"kind": "config", "args": [refusal_text]})
             return
         await self._pass(scope, _counted(receive, self._limit), send)
+
+    def _counting(self, scope: Scope, send: Send) -> Send:
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                # What it was called is the caller's word: nobody may fill our memory with names.
+                method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+                self._answered[method, message["status"]] += 1
+            await send(message)
+
+        return counting
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = complete = False

@@ -13,6 +13,7 @@ from dataflow.catalog.access import PeerAccess
 from dataflow.datasets import Dataset, Replica
 from dataflow.errors import SiteRefused
 from dataflow.execution.events import Event, JobCreated, SiteAccess
+from dataflow.execution.tally import Figure
 from dataflow.sites import Site, Topology
 from dataflow.stores import Store
 
@@ -66,6 +67,9 @@ class Served(Protocol):
     def dashboard(self) -> str | None: ...
     def busy(self) -> bool:
         """Whether a job or an order is under way here."""
+
+    async def figures(self) -> Sequence[Figure]:
+        """What is worth watching."""
 
     async def ledger(self, job: str | None) -> Sequence[Any]: ...
     def meter(self, job: str, key: str, nbytes: int, to: str) -> None: ...

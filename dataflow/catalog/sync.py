@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -144,6 +144,15 @@ class Sync:
         """Sites that have not answered us for ``away_after`` seconds, or never since the start."""
         named = {*self._log.versions(), *self._others} - {self._me.site}
         return frozenset(site for site in named if not self._present(site))
+
+    def silent(self) -> Mapping[str, float]:
+        """Seconds since each other site answered us last; those that never did are not there."""
+        now = self._clock()
+        return {
+            site: now - other.heard_at
+            for site, other in self._others.items()
+            if other.heard_at is not None
+        }
 
     def _present(self, site: str) -> bool:
         other = self._others.get(site)

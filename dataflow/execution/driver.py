@@ -219,6 +219,7 @@ class Drive:
 
     async def _replan(self) -> None:
         state = self.state
+        _say_whose(state)
         try:
             plan = await self._around.replan(state)
             if self._came_too_late(state):
@@ -245,6 +246,7 @@ class Drive:
     async def _follow(self, name: str, attempt: int) -> None:
         """See one unit through: order it, and write down all that its site reports."""
         site = site_of(self.state.plan, name)
+        _say_whose(self.state)
         try:
             await self._follow_at(site, name, attempt)
         except SiteUnreachable as error:
@@ -419,6 +421,11 @@ async def _reports(
         if isinstance(error, DataflowError):
             raise
         return None
+
+
+def _say_whose(state: JobState) -> None:
+    """In every line of the log that the present task writes, or what it calls."""
+    structlog.contextvars.bind_contextvars(job=state.job, user=state.user)
 
 
 def _asked_of_planner(state: JobState) -> tuple[object, ...]:

@@ -32,6 +32,7 @@ from dataflow.execution.events import (
 from dataflow.execution.failures import Broken, Failure, broken
 from dataflow.execution.relay import Desk
 from dataflow.execution.segment_run import run_segment
+from dataflow.execution.tally import Tally
 from dataflow.execution.transfer_run import run_transfer
 from dataflow.execution.workplace import Workplace, as_broken
 from dataflow.graph.verify import forged
@@ -49,8 +50,10 @@ KEPT_ORDERS = 10_000
 class _Running:
     """An order, its reports, and whoever waits for the next one."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, tally: Tally) -> None:
         self.order = order
+        self._tally = tally
+        tally.began(order)
         self.reports: list[Report] = []
         self.ended = False
         self.cancelled = False
@@ -60,6 +63,7 @@ class _Running:
         self._news = asyncio.Event()
 
     def tell(self, report: Report) -> None:
+        self._tally.told(self.order, report)
         self.reports.append(report)
         news, self._news = self._news, asyncio.Event()
         news.set()
@@ -124,6 +128,8 @@ class SiteRunner:
         #: When orders ended, and their ids; oldest first.
         self._ended: deque[tuple[float, str]] = deque()
         self._closed = False
+        #: What its orders have come to.
+        self.tally = Tally()
 
     # --- SiteAccess -----------------------------------------------------------------------------
 
@@ -143,7 +149,7 @@ class SiteRunner:
         if isinstance(order, SegmentOrder):
             self._check(order)
         self._forget()
-        running = self._orders[order.id] = _Running(order)
+        running = self._orders[order.id] = _Running(order, self.tally)
         running.work = asyncio.create_task(self._carry_out(running))
 
     async def follow(self, order: str, since: int, wait: float) -> Sequence[Report]:
@@ -247,7 +253,9 @@ class SiteRunner:
 
     async def _carry_out(self, running: _Running) -> None:
         order, begun = running.order, self._clock()
-        events = log.bind(order=order.id, job=order.job, type=order.type)
+        # For every line of the log that is written on its behalf, in threads too.
+        structlog.contextvars.bind_contextvars(job=order.job, site=self.name, user=order.user)
+        events = log.bind(order=order.id, type=order.type)
         events.debug("order-started")
         last: Report
         try:

@@ -51,9 +51,10 @@ from dataflow.execution.journal import Journal
 from dataflow.execution.meter import Meter
 from dataflow.execution.runner import SiteRunner
 from dataflow.execution.state import ENDS, JobState
+from dataflow.execution.tally import Figure
 from dataflow.execution.view import JobView, LedgerEntry, ledger_of, view_of
 from dataflow.graph.graph import Graph
-from dataflow.participant import registering
+from dataflow.participant import registering, watching
 from dataflow.participant.opened import Opened
 from dataflow.participant.tidying import tidy_daily
 from dataflow.participant.ways import Ways
@@ -249,6 +250,17 @@ class Participant:
     def dashboard(self) -> str | None:
         """URL of the page of the site's Dask scheduler, on the site's own machine."""
         return self._backend.dashboard
+
+    async def figures(self) -> Sequence[Figure]:
+        """What is worth watching of this site, as it is now; see :mod:`.watching`."""
+        return await asyncio.to_thread(
+            watching.figures,
+            self.records.jobs(),
+            self._backend.leases(),
+            self.sync.silent(),
+            self._meter.entries(self.name),
+            tuple(self._runner.tally.figures()),
+        )
 
     def busy(self) -> bool:
         """Whether a job or an order is under way here."""

@@ -24,6 +24,7 @@ from dataflow.execution.events import (
     Progress,
     Report,
 )
+from dataflow.execution.tally import Figure
 from dataflow.sites import Site, Topology, Trust
 from dataflow.stores import Store, store_for
 
@@ -201,6 +202,12 @@ class Double:
 
     def dashboard(self) -> str | None:
         return None
+
+    async def figures(self) -> Sequence[Figure]:
+        return [
+            Figure(name="dataflow_jobs", about="Jobs", value=2, labels={"status": 'a "b"'}),
+            Figure(name="dataflow_served_bytes", about="Bytes", value=7, kind="counter"),
+        ]
 
     async def ledger(self, job: str | None) -> Sequence[Any]:
         return []

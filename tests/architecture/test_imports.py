@@ -34,6 +34,7 @@ PURE = (
     "dataflow.execution.events",
     "dataflow.execution.orders",
     "dataflow.execution.state",
+    "dataflow.execution.tally",
     "dataflow.execution.units",
     "dataflow.graph",
     "dataflow.placement",

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import structlog
 import xarray as xr
 from bench import Bench, NoBackend, failure_of, moved, value_of
 from hypothesis import HealthCheck, assume, event, given, settings
@@ -1006,6 +1007,19 @@ def copying(
         )
 
     return bench, source, order
+
+
+def test_every_line_of_the_log_says_whose_it_is(
+    tmp_path: Path, run: Run, far: tuple[Replica, Dataset]
+) -> None:
+    bench, _, order = copying(tmp_path, far)
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+        run(bench.reports(order(user="anna")))
+    assert {line["event"] for line in lines} >= {"order-ended"}
+    for line in lines:
+        assert (line["job"], line["user"], line["site"]) == ("job1", "anna", "ams"), line
+    assert not structlog.contextvars.get_contextvars(), "nothing is left for others"
+    assert "dataflow_orders_ended" in {one.name for one in bench.runner.tally.figures()}
 
 
 def test_copy(tmp_path: Path, run: Run, far: tuple[Replica, Dataset]) -> None:
