@@ -21,7 +21,7 @@ INSTALL = install() { \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint pytest docs bench bed bed-down clean
+.PHONY: help demo test lint pytest docs bench bed faults bed-down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -56,6 +56,9 @@ bench: $(DEV) ## every benchmark that can run here, in its quick form, as JSON l
 
 bed: ## real sites on this machine (needs root)
 	hpc/testbed/bed-up --python "$$($(PYTHON) -c 'import sys; print(f"{sys.base_prefix}/bin/python3.{sys.version_info.minor}")')"
+
+faults: $(DEV) ## kill, hang, cut and slow every part in every phase, on the bed; ARGS="--only agent:hang" (needs root)
+	$(BIN)/python -m dataflow.testing.faults $(ARGS)
 
 bed-down: ## take the test bed down
 	hpc/testbed/bed-down

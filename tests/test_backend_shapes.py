@@ -32,7 +32,7 @@ def test_all_that_grid_engine_may_be_told() -> None:
         "{sge: {queue: a.q, project: p, walltime: 2 h, interface: ib0, scheduler_interface: eth1,"
         " directives: ['-m n'], prologue: ['module load python'], python: ~/env/bin/python,"
         " shared: /shared/me, logs: /shared/me/logs, idle: 0 s, worth: 30 s, look: 2 s,"
-        " orphaned: 90 s, scratch: $TMPDIR/x, parallel_environment: smp,"
+        " orphaned: 90 s, silence: 5 s, scratch: $TMPDIR/x, parallel_environment: smp,"
         " resources: {mem_free: 4G, gpu: '1'}, memory_resource: h_vmem}}"
     )
     assert found.settings == Sge(
@@ -50,6 +50,7 @@ def test_all_that_grid_engine_may_be_told() -> None:
         worth=30.0,
         look=2.0,
         orphaned=90.0,
+        silence=5.0,
         scratch="$TMPDIR/x",
         parallel_environment="smp",
         resources={"mem_free": "4G", "gpu": "1"},

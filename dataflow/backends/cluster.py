@@ -11,6 +11,8 @@ from typing import Any
 import structlog
 
 from dataflow.backends.base import Demand, Lease
+from dataflow.backends.nanny import end_worker
+from dataflow.backends.pulse import watch
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +44,7 @@ class ClusterBackend(ABC):
         self._cluster: Any = None
         self._client: Any = None
         self._starting: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._closed = False
 
     @abstractmethod
@@ -129,6 +132,7 @@ class ClusterBackend(ABC):
             self._cluster, asynchronous=True, set_as_default=False
         )
         self._client.scheduler_comm.interval = BATCH_SECONDS
+        self._watching = asyncio.create_task(watch(self._cluster.scheduler, self._lose))
         log.info("workers-started", backend=repr(self))
 
     def _started(self, starting: asyncio.Task[None]) -> None:
@@ -136,7 +140,18 @@ class ClusterBackend(ABC):
         if not starting.cancelled() and starting.exception() is not None:
             log.warning("workers-not-started", error=str(starting.exception()))
 
+    async def _lose(self, address: str, reason: str, answers: bool) -> None:
+        """A worker has fallen silent: what it ran is lost, and its place is for another.
+
+        ``answers`` says whether its nanny does.
+        """
+        await end_worker(self._cluster.scheduler, address, by_nanny=answers)
+
     async def _end(self) -> None:
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
         client, cluster = self._client, self._cluster
         self._client = self._cluster = None
         if client is not None:

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from dataflow.backends.certificates import as_files, remove_files
 from dataflow.backends.cluster import SCHEDULER_OPTIONS, ClusterBackend, own_security
 from dataflow.backends.drain import drain
 from dataflow.backends.lent import Lent, import_jobqueue, job_that_tells, patient
+from dataflow.backends.logs import KEPT, tidy_logs
 from dataflow.backends.nanny import replace_worker
 from dataflow.backends.wanted import Wall, refusal, workers_wanted
 from dataflow.config.backend_records import Batch
@@ -71,6 +72,9 @@ class JobQueueBackend(ClusterBackend):
         For certificates and logs, unless ``settings`` names others; the workers must see it.
     """
 
+    #: Whether the batch system can be asked for jobs that we do not know.
+    _knows_strays = False
+
     def __init__(
         self,
         *,
@@ -96,10 +100,14 @@ class JobQueueBackend(ClusterBackend):
         #: Why jobs ended before their worker came, since the last one that did come.
         self._failures: list[str] = []
         self._count = 0
+        #: Leases that ended since their logs were last looked through.
+        self._since_tidied = 0
         self._surplus: float | None = None
         self._wake = asyncio.Event()
         #: Who waits for the end of a pass that has not begun yet.
         self._waiting: list[asyncio.Future[None]] = []
+        #: A command had no answer, and may yet be obeyed: there may be jobs of ours that we do not know.
+        self._strays = False
         #: Names of workers whose jobs are to be cancelled.
         self._unwanted: set[str] = set()
         self._attending: asyncio.Task[None] | None = None
@@ -155,6 +163,14 @@ class JobQueueBackend(ClusterBackend):
             self._unwanted.add(name)
             self._wake.set()
 
+    async def _lose(self, address: str, reason: str, answers: bool) -> None:
+        """A worker has fallen silent; one whose whole host has goes with its batch job."""
+        known = self._cluster.scheduler.workers.get(address)
+        await super()._lose(address, reason, answers)
+        if known is not None and not answers:
+            self._unwanted.add(known.name)
+            self._wake.set()
+
     # --- the cluster ----------------------------------------------------------------------------
 
     async def _make_cluster(self) -> Any:
@@ -162,10 +178,15 @@ class JobQueueBackend(ClusterBackend):
         made = await asyncio.to_thread(own_security)
         security = await asyncio.to_thread(as_files, made, self.directory)
         self.logs.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(tidy_logs, self.logs, self.job_name)
         await self._clear()
         cluster_class = getattr(jobqueue, CLASSES[self.system])
         cluster = await patient(cluster_class)(
-            job_cls=job_that_tells(cluster_class.job_cls),
+            job_cls=job_that_tells(
+                cluster_class.job_cls,
+                patience=self.settings.silence,
+                unanswered=self._unanswered,
+            ),
             name=self.job_name,
             asynchronous=True,
             silence_logs=logging.CRITICAL,
@@ -234,7 +255,7 @@ class JobQueueBackend(ClusterBackend):
         """
         while not self._stopping:
             with suppress(TimeoutError):
-                idle = not self._lent and not self._demands
+                idle = not self._lent and not self._demands and not self._strays
                 async with asyncio.timeout(None if idle else _LOOK):
                     await self._wake.wait()
             self._wake.clear()
@@ -264,6 +285,15 @@ class JobQueueBackend(ClusterBackend):
             if one.up and not was_up:
                 self._failures.clear()
                 log.info("lease-began", id=one.id, host=one.host, seconds=now - one.asked)
+
+    def _unanswered(self, words: str) -> None:
+        """The batch system did not answer a command in time."""
+        log.warning("batch-system-silent", error=words)
+        self._strays = self._knows_strays
+
+    def _mute(self) -> str:
+        """Why there is no use in submitting now; empty if there is."""
+        return ""
 
     async def _ask(self) -> None:
         """What the batch system knows of the jobs; here nothing, so that looks must do."""
@@ -298,7 +328,10 @@ class JobQueueBackend(ClusterBackend):
         missing = min(wanted - len(useful), self.workers - len(self._lent))
         stuck = any(one.stuck for one in self._lent.values())
         if missing > 0 and not stuck and len(self._failures) < MOST_FAILURES:
-            await self._submit(missing)
+            if mute := self._mute():
+                self._refuse(mute)
+            else:
+                await self._submit(missing)
         self._surplus = (self._surplus or now) if len(useful) > wanted else None
         if self._surplus is not None:
             ready = [
@@ -381,12 +414,23 @@ class JobQueueBackend(ClusterBackend):
 
     def _remember(self, one: Lent, status: LeaseStatus, reason: str) -> None:
         log.info("lease-ended", id=one.id, host=one.host, reason=reason)
+        self._since_tidied += 1
+        if self._since_tidied >= KEPT:
+            self._since_tidied = 0
+            running = [other.id for other in self._lent.values()]
+            tidying = asyncio.to_thread(tidy_logs, self.logs, self.job_name, running=running)
+            self._background.add(task := asyncio.ensure_future(_quietly(tidying)))
+            task.add_done_callback(self._background.discard)
         self._ended.append(
             Lease(id=one.id, status=status, host=one.host, since=one.since, reason=reason)
         )
 
     def _about(self) -> str:
         return f"{self.system}: {len(self._lent)} of {self.workers} x {self.threads} threads"
+
+
+async def _quietly(work: Awaitable[object]) -> None:
+    await work
 
 
 def _interface(name: str | None) -> dict[str, str]:

@@ -7,11 +7,13 @@ import re
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from dataflow.backends.base import Lease
 from dataflow.backends.batch_jobs import CLASSES, SECTION
+from dataflow.backends.commands import said
 
 _importing = threading.Lock()
 
@@ -100,17 +102,37 @@ class Lent:
         )
 
 
-def job_that_tells(job_class: Any) -> Any:
+def job_that_tells(job_class: Any, *, patience: float, unanswered: Callable[[str], None]) -> Any:
     """A class of dask-jobqueue's with which a refused job is known, not raised far away from here.
 
     Its ``refused`` holds the batch system's words; with ``over`` set it is not cancelled any more,
     since it has ended by itself.
+
+    Parameters
+    ----------
+    patience
+        Seconds for a command of the batch system; dask-jobqueue itself would wait for ever.
+    unanswered
+        Told of one that took longer. What it asked for may be done all the same, some time.
     """
     from distributed.deploy.spec import ProcessInterface
 
     class JobThatTells(job_class):  # type: ignore[misc]
         refused = ""
         over = False
+
+        @staticmethod
+        async def _call(cmd: list[str], *, shell: bool = False, **_: Any) -> str:
+            command = ["/bin/sh", "-c", " ".join(cmd)] if shell else cmd
+            try:
+                code, out, err = await said(*command, seconds=patience)
+            except TimeoutError:
+                words = f"{cmd[0]} did not answer within {patience:g} s"
+                unanswered(words)
+                raise RuntimeError(words) from None
+            if code:
+                raise RuntimeError(f"{cmd[0]} ended with {code}\nstdout:\n{out}\nstderr:\n{err}\n")
+            return out
 
         async def start(self) -> None:
             try:

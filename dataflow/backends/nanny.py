@@ -27,15 +27,13 @@ async def replace_worker(scheduler: Any, address: str) -> bool:
         False if there is no such worker or its nanny does not answer: then the worker is no longer
         known to the scheduler, and whoever started the nanny has to end both.
     """
-    from distributed.core import rpc
-
     known = scheduler.workers.get(address)
     if known is None:
         return False
     try:
         async with (
             asyncio.timeout(_ANSWER),
-            rpc(known.nanny, connection_args=scheduler.connection_args) as nanny,  # type: ignore[no-untyped-call]
+            rpc_to(known.nanny, scheduler) as nanny,
         ):
             # The connection is made by the first question. Once the scheduler has forgotten the worker
             # there is little time: its next heartbeat would tell it to end for good.
@@ -49,6 +47,42 @@ async def replace_worker(scheduler: Any, address: str) -> bool:
         await _forget(scheduler, address)
         return False
     return True
+
+
+async def end_worker(scheduler: Any, address: str, *, by_nanny: bool) -> None:
+    """End a worker that has fallen silent; what it ran counts as lost with it.
+
+    Not run again elsewhere by Dask itself, under the same name of the attempt: it may only be cut
+    off, and write on.
+
+    Parameters
+    ----------
+    by_nanny
+        Its nanny answers, and ends the process; else the scheduler no longer counts on either.
+    """
+    known = scheduler.workers.get(address)
+    if known is None:
+        return
+    if by_nanny:
+        try:
+            async with (
+                asyncio.timeout(_ANSWER),
+                rpc_to(known.nanny, scheduler) as nanny,
+            ):
+                await nanny.kill(timeout=_POLITE, reason="dataflow-silent-worker")
+        except (OSError, TimeoutError) as error:
+            log.warning("nanny-silent", address=address, error=str(error))
+    if address in scheduler.workers and scheduler.workers[address] is known:
+        await scheduler.remove_worker(
+            address, stimulus_id="dataflow-silent-worker", expected=False, close=False
+        )
+
+
+def rpc_to(nanny: str, scheduler: Any) -> Any:
+    """A way to ask a nanny, as the scheduler would."""
+    from distributed.core import rpc
+
+    return rpc(nanny, connection_args=scheduler.connection_args)  # type: ignore[no-untyped-call]
 
 
 async def _forget(scheduler: Any, address: str) -> None:

@@ -6,13 +6,14 @@ import asyncio
 import getpass
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
+from dataflow.backends.commands import said
 from dataflow.backends.gridengine import (
     Accounted,
     Listed,
@@ -28,8 +29,8 @@ from dataflow.config.backend_records import Sge
 
 log = structlog.get_logger(__name__)
 
-#: Seconds for a command of Grid Engine to answer.
-_ANSWER = 30.0
+#: Seconds for jobs that were cancelled to leave the queue.
+_LEAVING = 30.0
 
 #: While all workers are there, Grid Engine is asked so many times less often.
 _SETTLED = 6
@@ -37,9 +38,6 @@ _SETTLED = 6
 #: Looks at a job that waits until it is asked whether it can ever run, and how often that is asked:
 #: a host that is away for a moment is no reason to give up.
 _PATIENCE, _TWICE = 2, 2
-
-#: Seconds without an answer after which that is trouble for who waits for workers.
-_SILENCE = 60.0
 
 #: Grid Engine writes its accounting every quarter of a minute.
 _ACCOUNT_PAUSE, _ACCOUNT_TRIES = 5.0, 6
@@ -74,6 +72,8 @@ class SgeBackend(JobQueueBackend):
     site, workers, threads, memory, settings, directory
         As in :class:`~dataflow.backends.jobqueue.JobQueueBackend`.
     """
+
+    _knows_strays = True
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class SgeBackend(JobQueueBackend):
         works = any(one.works for one in self._lent.values())
         if self._demands and self._silent and not works:
             since, words = self._silent
-            if asyncio.get_running_loop().time() - since > _SILENCE:
+            if asyncio.get_running_loop().time() - since > self.settings.silence:
                 return f"Grid Engine does not answer: {words}"
         return ""
 
@@ -123,17 +123,39 @@ class SgeBackend(JobQueueBackend):
         now = asyncio.get_running_loop().time()
         settled = all(one.works for one in self._lent.values())
         pause = self.settings.look * (_SETTLED if settled else 1)
-        if not self._lent or now - self._asked < min(pause, self._soonest(now)):
+        open_ends = self._lent or self._strays or self._silent
+        if not open_ends or now - self._asked < min(pause, self._soonest(now)):
             return
         self._asked = now
         known = list(self._lent.values())
         listed = await self._listed()
         if listed is None:
             return
+        if self._strays:
+            await self._catch(listed.values())
         broken = [one.id for one in known if _standing(listed.get(one.id)) == "error"]
         reasons = await self._reasons(broken) if broken else {}
         for one in known:
             await self._take_in(one, listed.get(one.id), reasons.get(one.id, ""), now)
+
+    async def _catch(self, listed: Iterable[Listed]) -> None:
+        """Cancel jobs of ours that we do not know: submitted, or to be cancelled, without an answer."""
+        known = {one.id for one in self._lent.values()}
+        ours = [one for one in listed if one.name == self.job_name and one.id not in known]
+        self._strays = bool(ours)
+        strays = [one.id for one in ours if one.standing != "ending"]
+        if strays:
+            log.info("leases-cleared", ids=strays)
+            with suppress(OSError, TimeoutError):
+                await self._said("qdel", *strays)
+
+    def _unanswered(self, words: str) -> None:
+        super()._unanswered(words)
+        if self._silent is None:
+            self._silent = (asyncio.get_running_loop().time() - self.settings.silence, words)
+
+    def _mute(self) -> str:
+        return f"Grid Engine does not answer: {self._silent[1]}" if self._silent else ""
 
     def _soonest(self, now: float) -> float:
         """Quicker at first: on an idle cluster a job runs after a second."""
@@ -163,7 +185,7 @@ class SgeBackend(JobQueueBackend):
         looks += 1
         if _PATIENCE < looks <= _PATIENCE + _TWICE:
             try:
-                words = read_verification((await _said("qalter", "-w", "v", one.id))[1])
+                words = read_verification((await self._said("qalter", "-w", "v", one.id))[1])
             except (OSError, TimeoutError):
                 words = ""
             if not words:
@@ -189,9 +211,9 @@ class SgeBackend(JobQueueBackend):
         if (
             not one.up
             and not hopeless
-            and (said := await asyncio.to_thread(self._last_words, one.id))
+            and (line := await asyncio.to_thread(self._last_words, one.id))
         ):
-            reason = f"{reason}; its log says: {said}"
+            reason = f"{reason}; its log says: {line}"
         await self._over(one, reason, hopeless=hopeless)
 
     def _last_words(self, id: str) -> str:
@@ -245,22 +267,23 @@ class SgeBackend(JobQueueBackend):
         found: dict[str, Accounted] = {}
         for id in ids:
             with suppress(OSError, TimeoutError):
-                found |= read_qacct((await _said("qacct", "-j", id))[1])
+                found |= read_qacct((await self._said("qacct", "-j", id))[1])
         return found
 
     # --- qstat ----------------------------------------------------------------------------------
 
     async def _listed(self) -> Mapping[str, Listed] | None:
         """Jobs of this account by id; ``None`` if Grid Engine does not answer."""
+        asked = asyncio.get_running_loop().time()
         try:
-            code, said = await _said("qstat", "-xml", "-u", getpass.getuser())
+            code, words = await self._said("qstat", "-xml", "-u", getpass.getuser())
             if code:
-                raise OSError(spoken(said) or f"qstat ended with {code}")
-            listed = read_qstat(said)
+                raise OSError(spoken(words) or f"qstat ended with {code}")
+            listed = read_qstat(words)
         except (OSError, TimeoutError, ValueError) as error:
             words = str(error) or "qstat took too long"
             log.warning("batch-system-silent", error=words)
-            since = self._silent[0] if self._silent else asyncio.get_running_loop().time()
+            since = self._silent[0] if self._silent else asked
             self._silent = (since, words)
             return None
         self._silent = None
@@ -268,9 +291,12 @@ class SgeBackend(JobQueueBackend):
 
     async def _reasons(self, ids: Sequence[str]) -> Mapping[str, str]:
         try:
-            return read_reasons((await _said("qstat", "-xml", "-j", ",".join(ids)))[1])
+            return read_reasons((await self._said("qstat", "-xml", "-j", ",".join(ids)))[1])
         except (OSError, TimeoutError, ValueError):
             return {}
+
+    async def _said(self, *command: str) -> tuple[int, str]:
+        return await _first_of(command, self.settings.silence)
 
     def _refuse(self, words: str) -> None:
         super()._refuse(spoken(words))
@@ -282,13 +308,13 @@ class SgeBackend(JobQueueBackend):
         if ours:
             log.info("leases-cleared", ids=ours)
             with suppress(OSError, TimeoutError):
-                await _said("qdel", *ours)
+                await self._said("qdel", *ours)
 
     async def _gone(self, ids: Sequence[str]) -> None:
         """Wait until ``qstat`` no longer lists these, up to half a minute."""
         left = set(ids)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_ANSWER):
+            async with asyncio.timeout(_LEAVING):
                 while left:
                     listed = await self._listed()
                     left = left if listed is None else left & set(listed)
@@ -298,26 +324,11 @@ class SgeBackend(JobQueueBackend):
             log.warning("leases-left", ids=sorted(left))
 
 
+async def _first_of(command: Sequence[str], seconds: float) -> tuple[int, str]:
+    """Exit status and words of a command: what it wrote as a result, else as an error."""
+    code, out, err = await said(*command, seconds=seconds)
+    return code, out.strip() or err.strip()
+
+
 def _standing(listed: Listed | None) -> str:
     return "" if listed is None else listed.standing
-
-
-async def _said(*command: str) -> tuple[int, str]:
-    """Exit status and words of a command: what it wrote as a result, else as an error."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "LC_ALL": "C"},
-    )
-    try:
-        async with asyncio.timeout(_ANSWER):
-            out, err = await process.communicate()
-    except BaseException:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        raise
-    text = (out.strip() or err.strip()).decode(errors="replace")
-    return process.returncode or 0, text

@@ -44,6 +44,9 @@ class Batch:
         Seconds between two questions to the batch system while something is open.
     orphaned
         Seconds after which a worker ends that does not find this agent any more.
+    silence
+        Seconds for a command of the batch system to answer, and without an answer until whoever
+        waits for workers is told so.
     """
 
     queue: str | None = None
@@ -61,6 +64,7 @@ class Batch:
     worth: float = 60.0
     look: float = 5.0
     orphaned: float = 60.0
+    silence: float = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,6 +78,7 @@ class _BatchShape(Shape):
     worth: Duration = Sge().worth
     look: Duration = Sge().look
     orphaned: Duration = Sge().orphaned
+    silence: Duration = Sge().silence
 
     def _batch(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in _BatchShape.model_fields}

@@ -67,11 +67,9 @@ class Desk:
         self._asked = asyncio.get_running_loop().time()
         if not self._open and wait > 0:
             self._news.clear()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._news.wait()
-            except TimeoutError:
-                pass
         return [want for want, _ in self._open.values()]
 
     def bring(self, number: int, answer: bytes) -> None:

@@ -161,6 +161,29 @@ async def stays() -> None:
     del busy
 
 
+async def mute() -> None:
+    """Asked while Grid Engine does not answer; told when to go on."""
+    backend = made(silence=3.0)
+    client = await backend.client()
+    loop = asyncio.get_running_loop()
+    say(up=True)
+    await loop.run_in_executor(None, sys.stdin.readline)
+    begun, said = time.monotonic(), ""
+    try:
+        await backend.request(demand())
+    except SiteRefused as error:
+        said = error.reason
+    say(said=said, after=time.monotonic() - begun)
+    await loop.run_in_executor(None, sys.stdin.readline)
+    # What was asked for may have come to the queue without our knowing.
+    await asyncio.sleep(5.0)
+    await until_empty()
+    await until(lambda: not backend._mute())
+    await backend.request(demand("p"))
+    say(again=await client.submit(sum, [1, 2]))
+    await backend.close()
+
+
 async def starts_again() -> None:
     backend = made()
     await backend.start()
@@ -188,6 +211,7 @@ STORIES: dict[str, Callable[[], Any]] = {
     "before_the_wall": before_the_wall,
     "accounted": accounted,
     "stays": stays,
+    "mute": mute,
     "starts_again": starts_again,
 }
 

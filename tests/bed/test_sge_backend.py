@@ -147,6 +147,43 @@ def test_a_step_of_a_session_runs_in_a_batch_job(bed: Bed, login: Any) -> None:
 
 
 @pytest.mark.slow
+def test_a_grid_engine_that_does_not_answer_is_told_of_and_leaves_nothing(
+    bed: Bed, login: Any
+) -> None:
+    script = CHECKOUT / "tests" / "bed" / "sge_stories.py"
+    agent = login.start([bed.python, script, "mute"])
+    assert agent.stdout is not None
+    assert agent.stdin is not None
+
+    def next_word() -> dict[str, Any]:
+        assert agent.stdout is not None
+        return next(json.loads(line) for line in agent.stdout if line.startswith("{"))
+
+    def go_on() -> None:
+        assert agent.stdin is not None
+        agent.stdin.write("\n")
+        agent.stdin.flush()
+
+    try:
+        assert next_word()["up"]
+        login.daemon("qmaster").hang()
+        go_on()
+        said = next_word()
+        assert "did not answer within 3 s" in said["said"]
+        login.daemon("qmaster").resume()
+        go_on()
+        assert next_word()["again"] == 3
+        agent.wait(60)
+    finally:
+        login.daemon("qmaster").resume()
+        agent.kill()
+        agent.wait(30)
+        for pipe in (agent.stdin, agent.stdout):
+            pipe.close()
+    emptied(bed)
+
+
+@pytest.mark.slow
 def test_workers_are_empty_before_their_wall(bed: Bed, login: Any) -> None:
     (said,) = tell(bed, "before_the_wall")
     print(said)

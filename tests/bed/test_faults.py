@@ -1,0 +1,23 @@
+"""A diagonal through the fault matrix: real sites, real jobs, one reader who looks all the time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dataflow.testing.bed import Bed
+from dataflow.testing.faults.__main__ import tried
+from dataflow.testing.faults.cells import QUICK
+from dataflow.testing.faults.table import table
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of the reader's own libraries
+def test_every_part_may_fail_in_some_phase(bed: Bed, tmp_path: Path) -> None:
+    found = list(tried(bed, QUICK, tmp_path / "faults"))
+    print(table(QUICK, found))
+    assert {seen.cell for seen in found} == set(QUICK)
+    assert [f"{seen.cell.name}: {text}" for seen in found for text in seen.wrong] == []
+    assert all(seen.looks for seen in found)
