@@ -16,6 +16,7 @@ Measured choices (Ceph radosgw on loopback):
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,15 @@ if TYPE_CHECKING:
 Options = Sequence[tuple[str, str]]
 
 #: What a site file may say about an S3 service.
-S3_OPTIONS = frozenset({"endpoint", "region", "path_style", "anonymous", "timeout", "retries"})
+S3_OPTIONS = frozenset(
+    {"endpoint", "region", "path_style", "anonymous", "timeout", "retries", "patience"}
+)
+
+#: Seconds for which a request to S3 is tried again. Longer would only hide an outage: what fails is
+#: tried once more by the job, which then finds another way or says so.
+PATIENCE = 20.0
+#: Time for a request that carries next to nothing, such as a commit, to be answered.
+QUICK = "10s"
 
 
 def local_path(url: str) -> Path | None:
@@ -74,7 +83,7 @@ def object_store(
     options
         Pairs ``endpoint``, ``region`` (default ``us-east-1``), ``path_style`` (default ``true``
         with an endpoint), ``anonymous``, ``timeout`` (of one request, such as ``30s``),
-        ``retries`` (default 10, within three minutes).
+        ``retries`` (default 10) and ``patience`` (seconds within which they are made, default 20).
     headers
         Sent with every request to an ``http(s)://`` URL.
     mkdir
@@ -88,6 +97,11 @@ def object_store(
         If a local directory does not exist and may not, or cannot, be made.
     """
     return _opened(url, _pairs(credentials), tuple(options), _pairs(headers), mkdir)
+
+
+def quick(options: Options) -> Options:
+    """The same store for requests that carry next to nothing: silence is noticed sooner."""
+    return options if "timeout" in dict(options) else (*options, ("timeout", QUICK))
 
 
 def zarr_store(
@@ -204,12 +218,14 @@ def _s3(bucket: str, prefix: str, credentials: dict[str, str], options: dict[str
     client: dict[str, Any] = {"allow_http": bool(endpoint and endpoint.startswith("http://"))}
     if "timeout" in options:
         client["timeout"] = options["timeout"]
-    more: dict[str, Any] = {}
-    if "retries" in options:
-        more["retry_config"] = {"max_retries": int(options["retries"])}
+    try:
+        patience = timedelta(seconds=float(options.get("patience", PATIENCE)))
+        retries = int(options.get("retries", 10))
+    except ValueError as error:
+        raise ConfigError(f"retries and patience of an S3 store are numbers: {error}") from error
     return obstore.store.S3Store(
         bucket,
-        **more,
+        retry_config={"max_retries": retries, "retry_timeout": patience},
         prefix=prefix or None,
         config=config,  # type: ignore[arg-type]
         client_options=client,  # type: ignore[arg-type]

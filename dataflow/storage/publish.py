@@ -25,7 +25,7 @@ from dataflow.errors import CorruptResult, StorageError
 from dataflow.storage.layout import COMMIT, Area, attempt_prefix, key_prefix
 from dataflow.storage.manifest import FileEntry, Manifest, from_bytes, to_bytes
 from dataflow.storage.multipart import abort_below
-from dataflow.storage.open import Options, local_path, object_store
+from dataflow.storage.open import Options, local_path, object_store, quick
 
 if TYPE_CHECKING:
     from dataflow.storage.open import AnyStore
@@ -73,6 +73,13 @@ class Attempt:
         return object_store(self.root, credentials=dict(self.credentials), options=self.options)
 
     @property
+    def quick_store(self) -> AnyStore:
+        """The same for requests that carry next to nothing."""
+        return object_store(
+            self.root, credentials=dict(self.credentials), options=quick(self.options)
+        )
+
+    @property
     def prefix(self) -> str:
         """Path of the attempt below the root."""
         return attempt_prefix(self.area, self.key, self.attempt)
@@ -96,7 +103,7 @@ class Attempt:
     def listing(self) -> dict[str, FileEntry]:
         """What the store says is there, by path below the attempt; no checksums."""
         with plain_errors(self.url):
-            return {entry.path: entry for entry in listed(self.store, self.prefix)}
+            return {entry.path: entry for entry in listed(self.quick_store, self.prefix)}
 
 
 def listed(store: AnyStore, prefix: str) -> Iterator[FileEntry]:
@@ -159,7 +166,7 @@ def publish(
     commit = f"{key_prefix(attempt.area, attempt.key)}/{COMMIT}"
     try:
         with plain_errors(attempt.url):
-            attempt.store.put(commit, to_bytes(manifest), mode="create", use_multipart=False)
+            attempt.quick_store.put(commit, to_bytes(manifest), mode="create", use_multipart=False)
     except AlreadyExistsError:
         winner = find_result(
             attempt.root,
@@ -242,7 +249,7 @@ def find_result(
     prefix = key_prefix(area, key)
     url = f"{root.rstrip('/')}/{prefix}"
     with plain_errors(url):
-        store = object_store(root, credentials=credentials, options=options)
+        store = object_store(root, credentials=credentials, options=quick(options))
         try:
             body = bytes(store.get(f"{prefix}/{COMMIT}").bytes())
         except FileNotFoundError:

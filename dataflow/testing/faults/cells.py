@@ -26,6 +26,8 @@ TITLES = {
 SILENCE = 8.0
 #: The same for a batch system, whose commands may take long: the site's own ``silence``.
 BATCH_SILENCE = 15.0
+#: The same for a store: requests are tried again for 20 s, and so is the order once more.
+STORE_SILENCE = 40.0
 #: Seconds after a fault is knowable in which the job must have ended, if it does not end right.
 DUE = 10.0
 
@@ -71,7 +73,7 @@ class Cell:
         """
         if (self.part, self.kind) == ("worker", "kill"):
             return 0.0
-        return BATCH_SILENCE if self.part == "qmaster" else SILENCE
+        return {"qmaster": BATCH_SILENCE, "s3": STORE_SILENCE}.get(self.part, SILENCE)
 
     @property
     def hold(self) -> float | None:
