@@ -82,7 +82,7 @@ class Reader:
 
     def _look(self) -> bool:
         """Open every commit that is new; whether the store answered."""
-        import botocore.exceptions  # type: ignore[import-untyped]
+        import botocore.exceptions
 
         try:
             paths = [path for path, _ in self._objects("") if path.endswith(_COMMIT)]

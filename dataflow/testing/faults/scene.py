@@ -262,8 +262,8 @@ class Scene:
 
     def s3(self) -> Any:
         """A client of its own for the S3 server, which gives up soon."""
-        import botocore.config  # type: ignore[import-untyped]
-        import botocore.session  # type: ignore[import-untyped]
+        import botocore.config
+        import botocore.session
 
         return botocore.session.Session().create_client(
             "s3",
