@@ -89,6 +89,11 @@ def disclosure(summary: object, *content: object, opened: bool = False) -> Marku
     return Markup(f"<details{state}><summary>{escape(summary)}</summary>{inside}</details>")
 
 
+def preformatted(text: str) -> Markup:
+    """Text with its own lines and blanks."""
+    return Markup(f"<pre>{escape(text)}</pre>")
+
+
 def listing(items: Iterable[object]) -> Markup:
     """A list with bullets; nothing at all if there are no items."""
     inside = "".join(f"<li>{escape(item)}</li>" for item in items)

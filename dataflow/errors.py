@@ -25,6 +25,7 @@
     │   └── SiteRefused        an answer, and it was no: token, trust or version
     └── JobError
         ├── OperationFailed    the operation's own code raised: never retried
+        │   └── WalltimeExceeded   a program ran longer than it may: give it more
         ├── WorkerLost         a worker died under an operation more often than allowed
         ├── JobCancelled       somebody asked for it
         ├── JobTimedOut        the job's own time limit
@@ -351,6 +352,31 @@ class OperationFailed(JobError):
     def __str__(self) -> str:
         tail = f"\n{self.traceback.rstrip()}" if self.traceback else ""
         return f"operation {self.operation!r} failed at {self.site!r}: {self.error}{tail}"
+
+
+class WalltimeExceeded(OperationFailed):
+    """A program was ended because it ran longer than it may; it is not retried.
+
+    ``walltime`` is the limit in seconds, ``error`` the word of whoever ended it, ``traceback`` the
+    end of its stderr.
+    """
+
+    kind = "walltime-exceeded"
+
+    def __init__(
+        self, operation: str, site: str, walltime: float, error: str, traceback: str = ""
+    ) -> None:
+        OperationFailed.__init__(self, operation, site, error, traceback)
+        self.walltime = walltime
+        self.args = (operation, site, walltime, error, traceback)
+
+    def __str__(self) -> str:
+        tail = f"\n{self.traceback.rstrip()}" if self.traceback else ""
+        return (
+            f"operation {self.operation!r} was ended at {self.site!r} by its time limit of "
+            f"{self.walltime:g} s: {self.error}{tail}\n"
+            "What you can do: give it a longer walltime, as in flow.shell(…, walltime='2 h')."
+        )
 
 
 class WorkerLost(JobError):

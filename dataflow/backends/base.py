@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from dataflow.backends.programs import RunsPrograms
+
 LeaseStatus = Literal["queued", "running", "ended", "failed"]
 
 
@@ -63,6 +65,10 @@ class Lease:
 
 class Backend(Protocol):
     """The workers of one site: one Dask scheduler, and no way to it from outside the site."""
+
+    @property
+    def programs(self) -> RunsPrograms | None:
+        """Who runs programs without a worker; ``None`` where workers run them."""
 
     async def start(self) -> None:
         """Start what every order needs, unless it runs; otherwise the first :meth:`client` does it.

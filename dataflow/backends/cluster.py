@@ -13,6 +13,7 @@ import structlog
 from dataflow.backends.base import Demand, Lease
 from dataflow.backends.nanny import end_worker
 from dataflow.backends.pulse import watch
+from dataflow.backends.programs import RunsPrograms
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +79,11 @@ class ClusterBackend(ABC):
             return None
         server = self._cluster.scheduler.http_server
         return f"http://127.0.0.1:{server.port}" if server is not None else None
+
+    @property
+    def programs(self) -> RunsPrograms | None:
+        """Workers run them."""
+        return None
 
     async def request(self, demand: Demand) -> None:  # noqa: B027
         """Workers are there, or come by themselves."""

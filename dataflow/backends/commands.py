@@ -7,8 +7,10 @@ import os
 from contextlib import suppress
 
 
-async def said(*command: str, seconds: float) -> tuple[int, str, str]:
+async def said(*command: str, seconds: float, stdin: str | None = None) -> tuple[int, str, str]:
     """Exit status of a command, what it wrote as a result, and what as an error.
+
+    ``stdin`` is what it reads; ``None`` for nothing.
 
     Raises
     ------
@@ -19,14 +21,14 @@ async def said(*command: str, seconds: float) -> tuple[int, str, str]:
     """
     process = await asyncio.create_subprocess_exec(
         *command,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "LC_ALL": "C"},
     )
     try:
         async with asyncio.timeout(seconds):
-            out, err = await process.communicate()
+            out, err = await process.communicate(None if stdin is None else stdin.encode())
     except BaseException:
         with suppress(ProcessLookupError):
             process.kill()

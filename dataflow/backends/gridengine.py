@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 from xml.etree import ElementTree
 
 Standing = Literal["waiting", "held", "error", "starting", "running", "ending"]
 
+#: Tasks of one entry that are told apart.
+MOST_TASKS = 100_000
+
 #: Nothing that Grid Engine writes needs a document type, and entities can fill all memory.
 _UNWANTED = re.compile(r"<!(?:DOCTYPE|ENTITY)", re.IGNORECASE)
 #: A queue instance: ``queue@host``.
 _INSTANCE = re.compile(r"[^@]*@(.+)")
+_TASKS = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?$")
 _SECTION = re.compile(r"^=+$", re.MULTILINE)
 _SIZE = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?)([KMGTP]?)B?$")
 _FACTORS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
@@ -83,6 +87,12 @@ class Accounted:
         The most memory that it had, in bytes.
     started, ended
         Seconds since the epoch.
+    task
+        Of an array, from 1; empty otherwise.
+    queue, slots
+        Where it ran, and how many it had.
+    cpu
+        Seconds of processor time.
     """
 
     id: str
@@ -93,6 +103,10 @@ class Accounted:
     memory: int = 0
     started: float | None = None
     ended: float | None = None
+    task: str = ""
+    queue: str = ""
+    slots: int = 0
+    cpu: float = 0.0
 
     @property
     def reason(self) -> str:
@@ -150,8 +164,53 @@ def read_reasons(text: str) -> Mapping[str, str]:
     return reasons
 
 
+def read_tasks(text: str) -> Mapping[str, Listed]:
+    """Job → its place in ``qstat -xml``; of an array each task by itself, as ``17.3``.
+
+    Raises
+    ------
+    ValueError
+        If it is not such a document.
+    """
+    found: dict[str, Listed] = {}
+    for entry in _parsed(text).iter("job_list"):
+        number, tasks = _text(entry, "JB_job_number"), _text(entry, "tasks")
+        if not number:
+            continue
+        instance = _INSTANCE.match(_text(entry, "queue_name"))
+        listed = Listed(
+            id=number,
+            name=_text(entry, "JB_name"),
+            state=_text(entry, "state"),
+            host=instance[1] if instance else "",
+            since=_moment(_text(entry, "JAT_start_time") or _text(entry, "JB_submission_time")),
+        )
+        for task in _expanded(tasks):
+            id = f"{number}.{task}" if task else number
+            found[id] = replace(listed, id=id)
+    return found
+
+
+def _expanded(tasks: str) -> list[str]:
+    """Single tasks of ``3``, ``1-3:1`` or ``2,5-9:2``; one without a name if there are none."""
+    if not tasks:
+        return [""]
+    found: list[str] = []
+    for part in tasks.split(","):
+        match = _TASKS.match(part.strip())
+        if match is None:
+            continue
+        first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
+        last = min(last, first + MOST_TASKS * max(step, 1))
+        found += [str(task) for task in range(first, last + 1, max(step, 1))]
+    return found
+
+
 def read_qacct(text: str) -> Mapping[str, Accounted]:
-    """Job → its record, of ``qacct -j``; of a job that ran several times the last."""
+    """Job → its record, of ``qacct -j``; of a job that ran several times the last.
+
+    Tasks of an array are here under their own names as well, as ``17.3``.
+    """
     found: dict[str, Accounted] = {}
     for section in _SECTION.split(text):
         fields = {
@@ -163,8 +222,9 @@ def read_qacct(text: str) -> Mapping[str, Accounted]:
             continue
         failed, _, word = fields.get("failed", "0").partition(":")
         code = failed.strip()
-        found[fields["jobnumber"]] = Accounted(
-            id=fields["jobnumber"],
+        number, task = fields["jobnumber"], fields.get("taskid", "undefined")
+        record = Accounted(
+            id=number,
             host=fields.get("hostname", ""),
             exit_status=int(_number(fields.get("exit_status", "0").split()[0])),
             failed="" if code in ("0", "") else f"{code}: {word.strip()}".rstrip(": "),
@@ -172,7 +232,14 @@ def read_qacct(text: str) -> Mapping[str, Accounted]:
             memory=_nbytes(fields.get("maxvmem", "0")),
             started=_moment(fields.get("start_time", "")),
             ended=_moment(fields.get("end_time", "")),
+            task=task if task.isdigit() else "",
+            queue=fields.get("qname", ""),
+            slots=int(_number(fields.get("slots", "0"))),
+            cpu=_number(fields.get("cpu", "0").rstrip("s")),
         )
+        found[number] = record
+        if record.task:
+            found[f"{number}.{record.task}"] = record
     return found
 
 

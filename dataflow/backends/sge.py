@@ -25,6 +25,7 @@ from dataflow.backends.gridengine import (
 )
 from dataflow.backends.jobqueue import JobQueueBackend
 from dataflow.backends.lent import Lent
+from dataflow.backends.sge_programs import SgePrograms, tidy_runs
 from dataflow.config.backend_records import Sge
 
 log = structlog.get_logger(__name__)
@@ -99,6 +100,30 @@ class SgeBackend(JobQueueBackend):
         #: How often a job was seen to wait, and why it can never run.
         self._looks: dict[str, tuple[int, str]] = {}
         self._accounted: dict[str, Accounted] = {}
+        self._programs = SgePrograms(
+            site=site,
+            settings=settings or Sge(),
+            memory=memory,
+            runs=self.directory / "runs",
+            prefix=self.job_name.replace("flow-", "run-", 1),
+        )
+
+    @property
+    def programs(self) -> SgePrograms:
+        """Shell commands are batch jobs of their own here."""
+        return self._programs
+
+    async def start(self) -> None:
+        """Start the scheduler; what an earlier agent left behind is cleared away a little later."""
+        await super().start()
+        self._background.add(task := asyncio.create_task(self._clear_programs()))
+        task.add_done_callback(self._background.discard)
+
+    async def _clear_programs(self) -> None:
+        # Whoever gave the order has that long to give it again.
+        await asyncio.sleep(self.settings.orphaned)
+        await self._programs.clear()
+        await asyncio.to_thread(tidy_runs, self._programs.runs)
 
     @property
     def accounting(self) -> Mapping[str, Accounted]:

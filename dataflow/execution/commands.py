@@ -1,22 +1,32 @@
-"""Shell commands as operations: placeholders filled in, run in a directory of their own."""
+"""Shell commands as operations, run as a process in a directory of their own."""
 
 from __future__ import annotations
 
 import os
-import shlex
+import platform
 import signal
-import string
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from dataflow.errors import OperationFailed
-from dataflow.graph.keys import decode
+from dataflow.backends.programs import OURS
+from dataflow.errors import OperationFailed, WalltimeExceeded
+from dataflow.execution.inputs import Lying
+from dataflow.execution.programs import Demanded, Program
+from dataflow.execution.staging import (
+    QUOTED_NBYTES,
+    Staged,
+    end_of,
+    must_be_written,
+    stage,
+    streams,
+    written,
+)
+from dataflow.graph.needs import Needs
 from dataflow.graph.operation import Step
-
-#: Bytes of stderr that are kept of a command that failed.
-STDERR_NBYTES = 4_000
 
 #: Seconds between two looks whether a command is still wanted.
 LOOK_EVERY = 0.1
@@ -29,79 +39,118 @@ class Unwanted(Exception):
     """Nobody waits for this any more."""
 
 
+class _Overtime(Exception):
+    """It ran longer than it may."""
+
+
 def run_command(
     step: Step,
-    inputs: Sequence[Path],
+    inputs: Sequence[tuple[Lying, Path]],
     directory: Path,
     *,
     site: str,
+    run: str,
     gone: Callable[[], bool],
+    tell: Callable[[Program], None],
 ) -> list[Path]:
     """Run the command of a step; the files that it wrote.
 
     Parameters
     ----------
     inputs
-        Local paths of the inputs, in their order.
+        What it reads and where that is seen, in their order.
     directory
         Fresh and empty: where the command runs and writes.
+    run
+        Name of this run.
     gone
         Whether the result is no longer wanted; then the command and what it started is killed.
+    tell
+        Gets the record of the run, once, when it has ended.
 
     Raises
     ------
     OperationFailed
         If it ends with a status other than 0 (with the end of its stderr), or writes less than it
         promised.
+    WalltimeExceeded
+        If it runs longer than its needs say.
     Unwanted
         If ``gone`` said so.
     """
-    values: dict[str, str] = {
-        name: shlex.quote(str(decode(value))) for name, value in step.parameters.items()
-    }
-    values |= {slot: shlex.quote(str(path)) for slot, path in zip(step.slots, inputs, strict=True)}
-    command, outputs = filled(step.operation.command, values, directory)
-    with (directory / ".stderr").open("w+b") as stderr:
-        status = _run(command, directory, stderr, gone)
-        if status != 0:
-            raise OperationFailed(step.label, site, _ended(status), _end_of(stderr))
-    (directory / ".stderr").unlink()
-    for path in outputs:
-        if not path.exists():
-            raise OperationFailed(
-                step.label, site, f"the command ended well but wrote no {{output:{path.name}}}"
-            )
-    return outputs
-
-
-def filled(command: str, values: Mapping[str, str], directory: Path) -> tuple[str, list[Path]]:
-    """The command with its placeholders replaced, and the paths it is to write."""
-    pieces: list[str] = []
-    outputs: dict[Path, None] = {}
-    for text, name, form, _ in string.Formatter().parse(command):
-        pieces.append(text)
-        if name is None:
-            continue
-        if name != "output":
-            pieces.append(values[name])
-            continue
-        path = directory / Path(form or "output").name
-        outputs[path] = None
-        pieces.append(shlex.quote(str(path)))
-    return "".join(pieces), list(outputs)
-
-
-def _run(command: str, directory: Path, stderr: IO[bytes], gone: Callable[[], bool]) -> int:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(_SECRETS)}
-    process: subprocess.Popen[Any] = subprocess.Popen(
-        ["/bin/sh", "-c", command],
-        cwd=directory,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=stderr,
-        start_new_session=True,
+    staged = stage(step, inputs, directory)
+    needs = step.operation.needs
+    began = time.time()
+    program = Program(
+        key=step.key,
+        label=step.label,
+        site=site,
+        run=run,
+        status="running",
+        host=platform.node(),
+        began=began,
+        demanded=demanded(needs),
+        files=staged.files,
     )
+    status: int | None = None
+    try:
+        status = _run(staged, needs.walltime, gone)
+        if status != 0:
+            raise OperationFailed(step.label, site, _ended(status), _stderr(directory))
+        must_be_written(step, staged.outputs, site)
+    except _Overtime:
+        error = WalltimeExceeded(
+            step.label, site, needs.walltime, "it was killed", _stderr(directory)
+        )
+        tell(_after(program, staged, "failed", None, str(error).splitlines()[0]))
+        raise error from None
+    except OperationFailed as error:
+        tell(_after(program, staged, "failed", status, error.error))
+        raise
+    except Unwanted:
+        tell(_after(program, staged, "cancelled", None, ""))
+        raise
+    tell(_after(program, staged, "done", status, ""))
+    return list(staged.outputs)
+
+
+def demanded(needs: Needs) -> Demanded:
+    """What an operation asks for, as said where nobody grants it but the process's own host."""
+    return Demanded(cores=needs.cores, memory=needs.memory, walltime=needs.walltime or None)
+
+
+def ended_with(status: int) -> str:
+    """The words for a command that did not end well."""
+    return f"the command ended with status {status}"
+
+
+def _after(
+    program: Program, staged: Staged, status: Any, exit_status: int | None, reason: str
+) -> Program:
+    return replace(
+        program,
+        status=status,
+        exit_status=exit_status if exit_status is None or exit_status >= 0 else 128 - exit_status,
+        reason=reason,
+        ended=time.time(),
+        files=(*staged.files, *written(staged.outputs), *streams(staged.directory)),
+    )
+
+
+def _run(staged: Staged, walltime: float, gone: Callable[[], bool]) -> int:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(_SECRETS)}
+    ours = staged.directory / OURS
+    with (ours / "stdout").open("wb") as stdout, (ours / "stderr").open("wb") as stderr:
+        process: subprocess.Popen[Any] = subprocess.Popen(
+            ["/bin/sh", str(ours / "command")],
+            cwd=staged.directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    end = time.monotonic() + walltime if walltime else None
     try:
         pause = LOOK_EVERY / 50
         while True:
@@ -111,6 +160,8 @@ def _run(command: str, directory: Path, stderr: IO[bytes], gone: Callable[[], bo
                 pause = min(2 * pause, LOOK_EVERY)
                 if gone():
                     raise Unwanted from None
+                if end is not None and time.monotonic() > end:
+                    raise _Overtime from None
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -120,10 +171,8 @@ def _run(command: str, directory: Path, stderr: IO[bytes], gone: Callable[[], bo
 def _ended(status: int) -> str:
     if status < 0:
         return f"the command was ended by signal {signal.Signals(-status).name}"
-    return f"the command ended with status {status}"
+    return ended_with(status)
 
 
-def _end_of(stderr: IO[bytes]) -> str:
-    size = stderr.seek(0, os.SEEK_END)
-    stderr.seek(max(0, size - STDERR_NBYTES))
-    return stderr.read().decode(errors="replace").strip()
+def _stderr(directory: Path) -> str:
+    return end_of(directory / OURS / "stderr", QUOTED_NBYTES).strip()

@@ -303,7 +303,7 @@ class Drive:
             except SiteUnreachable:
                 silent += 1
                 rest = around.lost_after - (loop.time() - heard)
-                if rest <= 0 and silent > 1:
+                if rest <= 0 and silent > 1 and not self._works_on(name):
                     raise
                 self._given.pop(site, None)
                 await asyncio.sleep(min(_pause(silent), max(rest, 0.01)))
@@ -328,6 +328,14 @@ class Drive:
                 since += len(reports)
             elif heard - asked < SHORTEST_PAUSE and wait > SHORTEST_PAUSE:
                 await asyncio.sleep(SHORTEST_PAUSE)  # it did not wait, so we do
+
+    def _works_on(self, name: str) -> bool:
+        """Whether a batch job goes on at a site that is silent: it is waited for, however long."""
+        unit = self.state.plan.segment_by_id.get(name)
+        programs = self.state.programs
+        return unit is not None and any(
+            key in programs and programs[key].batch and not programs[key].over for key in unit.steps
+        )
 
     def _sending(self, site: str, name: str, attempt: int) -> UnitStarted:
         return UnitStarted(unit=name, site=site, attempt=attempt, time=self._now())

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from dataflow.datasets import Dataset, Extent, Replica
+from dataflow.execution.programs import Program
 from dataflow.graph.operation import Step
 from dataflow.placement.plan import Plan
 
@@ -147,7 +148,15 @@ class Progress:
     type: Literal["progress"] = "progress"
 
 
-Report = Stored | Crossed | Ended | Broke | Progress
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """How a run of a shell operation stands now; the whole record each time."""
+
+    program: Program
+    type: Literal["ran"] = "ran"
+
+
+Report = Stored | Crossed | Ended | Broke | Progress | Ran
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

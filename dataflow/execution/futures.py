@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,17 @@ class Begun:
     def __init__(self) -> None:
         self.names: set[str] = set()
         self._listening: Any = None
+        self._watched: dict[str, Callable[[], None]] = {}
+
+    def watch(self, name: str, begun: Callable[[], None]) -> None:
+        """Have something called when this task begins; until :meth:`forget`."""
+        self._watched[name] = begun
+
+    def forget(self, names: Iterable[str]) -> None:
+        """These are over."""
+        for name in names:
+            self.names.discard(name)
+            self._watched.pop(name, None)
 
     def listen(self, client: Any) -> None:
         """Hear of tasks of this client's scheduler from now on."""
@@ -50,6 +61,8 @@ class Begun:
 
     def _hear(self, event: tuple[float, str]) -> None:
         self.names.add(event[1])
+        if (begun := self._watched.pop(event[1], None)) is not None:
+            begun()
 
 
 class Tasks:
@@ -61,8 +74,8 @@ class Tasks:
         self._told: dict[str, Any] = {}
         self._labels: dict[str, str] = {}
 
-    def add(self, work: Work) -> None:
-        """Submit a step; those that it reads from come before."""
+    def add(self, work: Work) -> str:
+        """Submit a step, after those that it reads from; the name of its task."""
         step = work.step
         positions = {
             source: key
@@ -74,6 +87,7 @@ class Tasks:
         name = f"{step.operation.name}-{work.attempt}-{step.key[:16]}"
         self._labels[name] = step.label
         self._made[step.key], self._told[step.key] = submit(self.client, work, earlier, key=name)
+        return name
 
     async def outcome(self, key: str, site: str) -> Outcome:
         """What became of a step.
@@ -114,7 +128,7 @@ class Tasks:
         """Let go of all values, so that workers can forget them."""
         for future in {id(f): f for f in (*self._told.values(), *self._made.values())}.values():
             future.release()
-        self.begun.names.difference_update(self._labels)
+        self.begun.forget(self._labels)
 
     async def stop(self) -> Mapping[str, frozenset[str]]:
         """Cancel what is not done; the tasks that were being run, by the address of the worker."""

@@ -20,6 +20,7 @@ from dataflow.execution.code import unpack
 from dataflow.execution.commands import Unwanted, run_command
 from dataflow.execution.failures import Failure, failure_of
 from dataflow.execution.inputs import Lying, opened, path_of
+from dataflow.execution.programs import Program
 from dataflow.execution.stages import carried, evaluate, is_lazy
 from dataflow.execution.to_dask import BEGUN, Outcome, Work
 from dataflow.graph.operation import Functions
@@ -50,29 +51,44 @@ def dask_setup(worker: Any) -> None:
 
 def run(work: Work, *earlier: Outcome) -> Outcome:
     """Run one step; a failure is an outcome like any other."""
+    programs = [program for outcome in earlier for program in outcome.programs]
     for outcome in earlier:
         if outcome.failure is not None:
-            return Outcome(failure=outcome.failure)
+            return Outcome(failure=outcome.failure, programs=tuple(programs))
     started = time.perf_counter()
     _tell_begun()
     try:
         with _scratch() as scratch:
-            outcome = _run(work, earlier, scratch)
+            outcome = _run(work, earlier, scratch, programs.append)
     except Unwanted:
         outcome = Outcome()
     except BaseException as error:  # SystemExit of a function is no reason for a worker to end
         outcome = Outcome(failure=_failure(work, error))
-    return replace(outcome, seconds=time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return replace(outcome, seconds=seconds, programs=tuple(programs))
 
 
-def _run(work: Work, earlier: Sequence[Outcome], scratch: Callable[[], Path]) -> Outcome:
+def _run(
+    work: Work,
+    earlier: Sequence[Outcome],
+    scratch: Callable[[], Path],
+    tell: Callable[[Program], None],
+) -> Outcome:
     step = work.step
     given = [
         source if isinstance(source, Lying) else earlier[source].value for source in work.inputs
     ]
     if step.operation.command:
-        paths = [path_of(source, scratch) for source in given]
-        value: Any = run_command(step, paths, scratch(), site=work.site, gone=_watch())
+        inputs = [(source, path_of(source, scratch)) for source in given]
+        value: Any = run_command(
+            step,
+            inputs,
+            scratch(),
+            site=work.site,
+            run=work.attempt,
+            gone=_watch(),
+            tell=tell,
+        )
     else:
         functions = _functions(work)
         values = [_opened(source, lazy=step.operation.lazy, scratch=scratch) for source in given]

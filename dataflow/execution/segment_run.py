@@ -8,7 +8,9 @@ failed) is made in the next.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dataflow.backends.base import Demand
@@ -22,10 +24,12 @@ from dataflow.errors import (
     UnreadableDataset,
     WorkerLost,
 )
-from dataflow.execution.events import Report, SegmentOrder, Stored
+from dataflow.execution.events import Ran, Report, SegmentOrder, Stored
 from dataflow.execution.failures import Broken, broken, text_of
 from dataflow.execution.futures import NeverBegun, Tasks, end_stuck
 from dataflow.execution.inputs import Lying
+from dataflow.execution.program_run import Programs
+from dataflow.execution.programs import Program, ProgramStatus
 from dataflow.execution.to_dask import Place, Work
 from dataflow.execution.workplace import Workplace
 from dataflow.graph.keys import digest
@@ -65,8 +69,25 @@ class _Segment:
         self.claimed: set[str] = set()
         #: Workers that were lost with our tasks in their queue.
         self.lost = 0
+        ability = workplace.backend.programs
+        #: Who runs shell commands without a worker, where the site can.
+        self.programs = (
+            Programs(ability, order.id, self._ran, self._made_by_program) if ability else None
+        )
+        #: Runs of commands by key, as they were last told.
+        self.runs: dict[str, Program] = {}
 
     async def run(self) -> None:
+        """Make all that the order asks for."""
+        try:
+            await self._outputs()
+            if self.programs is not None:
+                await self.programs.accounted()
+        finally:
+            if self.programs is not None:
+                await self.programs.close()
+
+    async def _outputs(self) -> None:
         self.place = await self.workplace.place()
         remaining = list(dict.fromkeys(self.order.outputs))
         for key in remaining:
@@ -118,13 +139,63 @@ class _Segment:
     async def _made(self, wanted: Sequence[str]) -> None:
         """Make these outputs; again in the next round, if a worker died before it began."""
         try:
-            await self._make(wanted)
+            await self._run_commands(wanted)
+            left = [key for key in wanted if key not in self.stored]
+            if left:
+                await self._make(left)
         except NeverBegun as error:
             self.lost += 1
             if self.lost >= MOST_LOST:
                 site = self.workplace.site.name
                 reason = f"{self.lost} workers ended, one after the other, before they began it"
                 raise broken(WorkerLost(str(error), site, reason), "worker") from error
+
+    async def _run_commands(self, wanted: Sequence[str]) -> None:
+        """Run the commands that these outputs need, where the site runs them without a worker.
+
+        Those that need no other command go first, after what they read was made.
+        """
+        if self.programs is None:
+            return
+        while commands := self._first_commands(wanted):
+            for manifest in await asyncio.gather(*map(self.workplace.find, commands)):
+                if manifest is not None:
+                    self._report(manifest, reused=True)
+            commands = [key for key in commands if key not in self.stored]
+            if not commands:
+                continue
+            read = {key for key in commands for key in self.steps[key].inputs}
+            made = [key for key in read if self._comes_of_step(key)]
+            if made:
+                await self._make(made)
+            self.place = await self.workplace.checked_place()
+            steps = [self.steps[key] for key in commands]
+            given, _ = await asyncio.to_thread(self._at_hand, steps)
+            await self.programs.run(self._works(steps, commands, given, {}))
+
+    def _first_commands(self, wanted: Collection[str]) -> list[str]:
+        """Commands that have to be run, and need no other one that has to be."""
+        needed = self._needed([key for key in wanted if key not in self.stored])
+        commands = [key for key in needed if self.steps[key].operation.command]
+        return sorted(
+            key
+            for key in commands
+            if not any(self.steps[k].operation.command for k in self._needed([key]) - {key})
+        )
+
+    def _made_by_program(self, manifest: Manifest, seconds: float) -> None:
+        self._report(manifest, seconds=seconds)
+        self._release([manifest.key])
+
+    def _ran(self, program: Program) -> None:
+        """Tell of a run of a command, once for each change; an end is the last."""
+        known = self.runs.get(program.key)
+        if known == program or (
+            known is not None and known.run == program.run and known.over and not program.over
+        ):
+            return
+        self.runs[program.key] = program
+        self.tell(Ran(program=program))
 
     async def _make(self, wanted: Sequence[str]) -> None:
         """Make these outputs, and the steps that they need, on the site's workers."""
@@ -146,7 +217,11 @@ class _Segment:
         tasks = Tasks(backend, client, self.workplace.begun)
         try:
             for work in self._works(steps, wanted, given, payloads):
-                tasks.add(work)
+                self._told(work, "new")
+                name = tasks.add(work)
+                self._told(work, "pending")
+                if work.step.operation.command:
+                    self.workplace.begun.watch(name, functools.partial(self._told, work, "running"))
             await together([self._output(key, tasks) for key in wanted])
         except BaseException:
             running = await tasks.stop()
@@ -155,7 +230,32 @@ class _Segment:
             raise
         finally:
             tasks.release()
+            self._stop_runs()
             await backend.release(self.order.id)
+
+    def _told(self, work: Work, status: ProgramStatus) -> None:
+        """Tell how a command stands that a worker runs."""
+        step = work.step
+        if not step.operation.command:
+            return
+        now, known = self.workplace.clock(), self.runs.get(step.key)
+        fresh = known is None or known.run != work.attempt
+        program = Program(
+            key=step.key,
+            label=step.label,
+            site=work.site,
+            run=work.attempt,
+            status=status,
+            submitted=now if fresh or known is None else known.submitted,
+            began=now if status == "running" else None,
+        )
+        self._ran(program)
+
+    def _stop_runs(self) -> None:
+        """Commands that a worker was to run, and that nobody waits for any more."""
+        for program in list(self.runs.values()):
+            if not program.over and not program.batch and not program.directory:
+                self._ran(replace(program, status="cancelled", ended=self.workplace.clock()))
 
     def _demand(self, steps: Sequence[Step]) -> Demand:
         """What these steps ask of the workers: as planned, where somebody knew."""
@@ -172,6 +272,10 @@ class _Segment:
     async def _output(self, key: str, tasks: Tasks) -> None:
         site = self.workplace.site.name
         outcome = await tasks.outcome(key, site)
+        for program in outcome.programs:
+            known = self.runs.get(program.key)
+            since = known.submitted if known is not None else None
+            self._ran(replace(program, submitted=since))
         if outcome.failure is not None:
             raise Broken(outcome.failure)
         if outcome.manifest is None:
@@ -298,6 +402,9 @@ class _Segment:
             return
         dataset = self._dataset(manifest)
         replica = replica_of(manifest, site, self.place.store, created=dataset.created)
+        if key not in self.order.outputs:  # on the way to one
+            self.stored[key] = manifest
+            return
         self.workplace.publish([dataset, replica])
         self.stored[key] = manifest
         self.tell(Stored(key=key, replica=replica, dataset=dataset, seconds=seconds, reused=reused))

@@ -57,6 +57,7 @@ from dataflow.execution.events import (
     JobQueued,
     JobStarted,
     JobStatus,
+    Ran,
     ReplanFailed,
     Replanned,
     Report,
@@ -66,6 +67,7 @@ from dataflow.execution.events import (
     UnitReported,
     UnitStarted,
 )
+from dataflow.execution.programs import Program, stopped, taken_in
 from dataflow.execution.units import (
     all_stored,
     attempt_wanted,
@@ -109,6 +111,8 @@ class JobState:
         ``(key, site)`` → the report that it is committed there.
     crossed
         The ledger so far.
+    programs
+        Key of a shell operation's step → its last run.
     lost
         Sites that did not answer; not used again by this job.
     gone
@@ -133,6 +137,7 @@ class JobState:
     dropped: Mapping[str, Unit] = field(default_factory=dict)
     stored: Mapping[tuple[str, str], Stored] = field(default_factory=dict)
     crossed: tuple[Crossed, ...] = ()
+    programs: Mapping[str, Program] = field(default_factory=dict)
     lost: frozenset[str] = frozenset()
     gone: frozenset[str] = frozenset()
     replan: str = ""
@@ -202,6 +207,8 @@ def apply(state: JobState, event: Event) -> JobState:
     if after is state:
         return state
     after = replace(after, updated=max(state.updated, event.time))
+    if after.over and after.status != "done":
+        after = replace(after, programs=stopped(after.programs, event.time))
     if after.started is None or after.over or after.replan:
         return after
     if all(unit.status == "ended" for unit in after.units.values()):
@@ -275,6 +282,8 @@ def _fact(state: JobState, report: Report, *, fresh: bool = False) -> JobState:
         return replace(state, stored={**state.stored, (report.key, report.replica.site): report})
     if isinstance(report, Crossed):
         return replace(state, crossed=(*state.crossed, report))
+    if isinstance(report, Ran):
+        return replace(state, programs=taken_in(state.programs, report.program))
     return state
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from dataflow.datasets import Extent
 from dataflow.execution.failures import Failure
 from dataflow.execution.inputs import Lying
+from dataflow.execution.programs import Program
 from dataflow.graph.operation import Step
 from dataflow.storage.manifest import Manifest
 from dataflow.storage.open import Options
@@ -75,12 +76,14 @@ class Work:
 class Outcome:
     """What became of a step: a value, or a :class:`Lying` result, for later steps; or a failure.
 
-    ``seconds`` is its own run time in the worker.
+    ``seconds`` is its own run time in the worker; ``programs`` are the runs of shell commands, its own
+    and those of steps before it.
     """
 
     manifest: Manifest | None = None
     seconds: float = 0.0
     failure: Failure | None = None
+    programs: tuple[Program, ...] = ()
     value: Any = field(default=None, repr=False)
 
 

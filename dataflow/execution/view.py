@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from dataflow.datasets import Dataset
 from dataflow.errors import from_document
 from dataflow.execution.events import ErrorDocument, JobStatus
+from dataflow.execution.programs import Program, away
 from dataflow.execution.state import JobState
 
 
@@ -28,6 +29,8 @@ class JobView:
         Keys of all results, in the order in which they were asked for.
     message
         One line for people: the error, or what is going on.
+    programs
+        The last run of each shell operation, in the order in which they were first told of.
     """
 
     id: str
@@ -43,6 +46,7 @@ class JobView:
     outputs: tuple[str, ...] = ()
     error: ErrorDocument | None = None
     message: str = ""
+    programs: tuple[Program, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,22 @@ def view_of(state: JobState, coordinator: str) -> JobView:
         outputs=state.plan.outputs,
         error=state.error,
         message=_message(state),
+        programs=tuple(state.programs.values()),
+    )
+
+
+def known_of(view: JobView, silent: Collection[str]) -> JobView:
+    """The view while some sites do not answer: their programs are unknown, and the job with them."""
+    programs = away(view.programs, silent)
+    lost = [one for one in programs if one.status == "unknown"]
+    if view.status != "running" or not lost:
+        return replace(view, programs=programs)
+    sites = ", ".join(sorted({one.site for one in lost}))
+    return replace(
+        view,
+        status="unknown",
+        programs=programs,
+        message=f"{lost[0].label} goes on at {sites}, which does not answer; it is waited for",
     )
 
 
@@ -94,7 +114,19 @@ def _message(state: JobState) -> str:
         return next(iter(str(error).strip().splitlines()), type(error).__name__)
     if state.replan:
         return f"{state.replan}; looking for another way"
-    return ""
+    return "" if state.over else _waiting(tuple(state.programs.values()))
+
+
+def _waiting(programs: tuple[Program, ...]) -> str:
+    """What programs wait for, if that is all that goes on."""
+    pending = [one for one in programs if one.status == "pending"]
+    if not pending or any(one.status == "running" for one in programs):
+        return ""
+    first = pending[0]
+    number = f" as batch job {first.batch}" if first.batch else ""
+    more = f" and {len(pending) - 1} more" if len(pending) > 1 else ""
+    why = f": {first.reason}" if first.reason else ""
+    return f"{first.label}{more} waits at {first.site}{number}{why}"
 
 
 def ledger_of(state: JobState) -> list[LedgerEntry]:

@@ -24,12 +24,13 @@ import inspect
 import re
 import string
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from dataflow.errors import GraphError
 from dataflow.graph.code import code_digest
 from dataflow.graph.keys import digest, encode, step_key
+from dataflow.graph.needs import Needs, needs_of
 
 if TYPE_CHECKING:
     from dataflow.graph.graph import Graph
@@ -72,6 +73,8 @@ class Operation:
         Shell command with ``{placeholders}``, for operations that are programs.
     role
         Label that agreements and scopes may name.
+    needs
+        What the program asks of the place where it runs; no part of what the operation means.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Operation:
     lazy: bool = True
     command: str = ""
     role: str = ""
+    needs: Needs = field(default_factory=Needs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,6 +362,10 @@ def shell(
     version: str | None = None,
     output: str | int | None = None,
     role: str = "",
+    cores: int = 1,
+    memory: str | int = 0,
+    walltime: str | float = 0,
+    queue: str = "",
 ) -> OperationFunction[..., Any]:
     """Make an operation of a shell command over files, in any language.
 
@@ -365,6 +373,24 @@ def shell(
     for it, for a parameter; ``{output}`` or ``{output:name.txt}`` for a file to be written.
     Everything is quoted for the shell. The result is a dataset of kind ``files``; a command that
     ends with a status other than 0 fails, with the end of its stderr as the reason.
+
+    At a site with Grid Engine it is a batch job of its own, elsewhere a process. Its states, streams
+    and files are in ``job.programs()`` and ``job.logs()``.
+
+    Parameters
+    ----------
+    cores, memory
+        Slots, and bytes in all (or ``"2 GB"``), that a batch system is asked for.
+    walltime
+        Seconds (or ``"10 min"``) after which it is ended, everywhere.
+    queue
+        Of the batch system; default: what the site's own file says. None of these four changes what
+        the operation means: a result that is there is used, however it was made.
+
+    Raises
+    ------
+    GraphError
+        If the command has no ``{output}``, or one of these makes no sense.
 
     Examples
     --------
@@ -400,6 +426,7 @@ def shell(
             lazy=False,
             command=command,
             role=role,
+            needs=needs_of(title, cores=cores, memory=memory, walltime=walltime, queue=queue),
         ),
         Functions(None),
     )

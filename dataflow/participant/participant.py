@@ -52,7 +52,7 @@ from dataflow.execution.meter import Meter
 from dataflow.execution.runner import SiteRunner
 from dataflow.execution.state import ENDS, JobState
 from dataflow.execution.tally import Figure
-from dataflow.execution.view import JobView, LedgerEntry, ledger_of, view_of
+from dataflow.execution.view import JobView, LedgerEntry, known_of, ledger_of, view_of
 from dataflow.graph.graph import Graph
 from dataflow.participant import registering, watching
 from dataflow.participant.opened import Opened
@@ -485,13 +485,17 @@ class Participant:
             If nobody has heard of it.
         """
         if self._journal.knows(job_id):
-            return view_of(self.coordinator.state(job_id), self.name)
+            return self._seen(view_of(self.coordinator.state(job_id), self.name))
         keeper = await self._keeper(job_id)
         try:
             document = await self.ways.to(keeper).job_document(job_id)
         except SiteUnreachable as error:
             return _hearsay(self._summary(job_id), str(error))
         return from_document(JobView, document)
+
+    def _seen(self, view: JobView) -> JobView:
+        """A job of ours, as far as it can be known while sites do not answer."""
+        return known_of(view, self._away()) if view.programs else view
 
     async def job_events(self, job_id: str, since: int, wait: float) -> Sequence[Event]:
         """A job's journal from an entry on; see :meth:`Coordinator.events`."""
@@ -512,7 +516,7 @@ class Participant:
         views = []
         for summary in self.records.jobs():
             if self._journal.knows(summary.id):
-                views.append(view_of(self.coordinator.state(summary.id), self.name))
+                views.append(self._seen(view_of(self.coordinator.state(summary.id), self.name)))
             elif summary.coordinator in away:
                 views.append(_hearsay(summary, f"{summary.coordinator} does not answer"))
             else:

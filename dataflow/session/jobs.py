@@ -14,7 +14,7 @@ from dataflow.execution.events import Event, JobCreated, JobStatus, Stored, Unit
 from dataflow.execution.state import JobState, apply, begin, replay
 from dataflow.execution.view import JobView, view_of
 from dataflow.placement.plan import Plan
-from dataflow.session.listings import Ledger
+from dataflow.session.listings import Ledger, Logs, Programs
 
 if TYPE_CHECKING:
     from dataflow.session.session import Session
@@ -62,6 +62,15 @@ class Job:
         """What crossed links, beside what was predicted."""
         return Ledger(self._session._run(self._session._participant.ledger(self.id)))
 
+    def programs(self) -> Programs:
+        """The last run of each shell operation: state, batch job, files, what it used."""
+        return Programs(self.view().programs)
+
+    def logs(self) -> Logs:
+        """What its shell operations wrote to their streams, as far as they have ended."""
+        ended = [one for one in self.view().programs if one.of("stdout") or one.of("stderr")]
+        return Logs(ended)
+
     # --- waiting ---------------------------------------------------------------------------------
 
     def wait(self, timeout: float | None = None) -> JobStatus:
@@ -107,6 +116,18 @@ class Job:
     def resume(self) -> None:
         """Go on after :meth:`suspend`."""
         self._ask("resume")
+
+    def resubmit(self) -> Job:
+        """The same plan once more, as a new job with an id and run directories of its own.
+
+        What is stored is not made again: after a cancelled or failed job that is what it had got
+        done, after a job that ended well everything.
+        """
+        first = self.events()[0]
+        assert isinstance(first, JobCreated), "a journal begins with the creation of the job"
+        return self._session.submit(
+            first.plan, tags=first.tags, retries=first.retries, time_limit=first.time_limit
+        )
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar, overload
 
 from dataflow import _html
 from dataflow._quantities import format_bytes, format_seconds
+from dataflow.execution.programs import Program
 from dataflow.execution.view import JobView, LedgerEntry
 
 T = TypeVar("T")
@@ -90,6 +91,48 @@ class Ledger(_Table[LedgerEntry]):
             *super()._below(),
             f"{format_bytes(self.nbytes)} in all, {format_bytes(predicted)} predicted",
         ]
+
+
+class Programs(_Table[Program]):
+    """Runs of shell operations, in the order in which they were first told of."""
+
+    header = ("program", "status", "at", "batch job", "host", "seconds", "memory", "")
+    numbers = (5, 6)
+    nothing = "no shell operation has begun"
+
+    def _row(self, entry: Program) -> tuple[str, ...]:
+        used = entry.accounting
+        took = (entry.ended or 0.0) - entry.began if entry.began and entry.ended else None
+        return (
+            entry.label,
+            entry.status,
+            entry.site,
+            entry.batch,
+            entry.host,
+            "" if took is None else format_seconds(max(took, 0.0)),
+            format_bytes(used.memory) if used is not None and used.memory else "",
+            entry.reason,
+        )
+
+
+class Logs(_Table[Program]):
+    """What programs wrote to their streams: the last 64 KiB of each."""
+
+    header = ("program", "stream", "")
+    nothing = "no shell operation has ended"
+
+    def __repr__(self) -> str:
+        if not self:
+            return self.nothing
+        return "\n".join(
+            f"--- {entry.label} at {entry.site} ({entry.status}), {file.name}, {file.nbytes} bytes\n"
+            f"{file.text}"
+            for entry in self
+            for file in (*entry.of("stdout"), *entry.of("stderr"))
+        )
+
+    def _repr_html_(self) -> str:
+        return _html.block(_html.preformatted(repr(self))).text
 
 
 class Jobs(_Table[JobView]):

@@ -33,6 +33,7 @@ PURE = (
     "dataflow.datasets",
     "dataflow.execution.events",
     "dataflow.execution.orders",
+    "dataflow.execution.programs",
     "dataflow.execution.state",
     "dataflow.execution.tally",
     "dataflow.execution.units",

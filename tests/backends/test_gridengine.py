@@ -15,6 +15,7 @@ from dataflow.backends.gridengine import (
     read_qacct,
     read_qstat,
     read_reasons,
+    read_tasks,
     read_verification,
     spoken,
 )
@@ -203,7 +204,11 @@ def test_accounting() -> None:
         memory=round(336.393 * 2**20),
         started=epoch("2026-11-21T09:56:27"),
         ended=epoch("2026-11-21T09:56:38"),
+        queue=found["25"].queue,
+        cpu=found["25"].cpu,
+        slots=found["25"].slots,
     )
+    assert found["25"].queue == "flow.q"
     assert found["25"].reason == ""
     wall = found["19"]
     assert (wall.exit_status, wall.seconds) == (137, 4.0)
@@ -236,3 +241,40 @@ def test_a_job_that_can_never_run() -> None:
 )
 def test_what_qsub_says(text: str, words: str) -> None:
     assert spoken(text) == words
+
+
+ARRAY = """<?xml version='1.0'?>
+<job_info><queue_info>
+    <job_list state="running">
+      <JB_job_number>20</JB_job_number><JB_name>run-1-count</JB_name><state>r</state>
+      <JAT_start_time>2026-11-21T09:38:13</JAT_start_time>
+      <queue_name>flow.q@hpc-n1</queue_name><slots>1</slots><tasks>1</tasks>
+    </job_list></queue_info><job_info>
+    <job_list state="pending">
+      <JB_job_number>20</JB_job_number><JB_name>run-1-count</JB_name><state>qw</state>
+      <queue_name></queue_name><slots>1</slots><tasks>2-6:2,9</tasks>
+    </job_list></job_info></job_info>
+"""
+
+
+def test_tasks_of_an_array_by_themselves() -> None:
+    found = read_tasks(ARRAY)
+    assert list(found) == ["20.1", "20.2", "20.4", "20.6", "20.9"]
+    assert (found["20.1"].standing, found["20.1"].host) == ("running", "hpc-n1")
+    assert {found[id].standing for id in list(found)[1:]} == {"waiting"}
+    assert list(read_tasks(QSTAT)) == ["16", "17", "15"]
+    assert [one.id for one in read_qstat(ARRAY)] == ["20"]
+
+
+def test_accounts_of_tasks() -> None:
+    line = "=" * 62
+    text = "".join(
+        f"{line}\nqname        flow.q\nhostname     hpc-n{task}\njobnumber    20\n"
+        f"taskid       {task}\nslots        2\nfailed       0\nexit_status  {task}\ncpu  0.5s\n"
+        for task in (1, 2)
+    )
+    found = read_qacct(text)
+    assert (found["20.1"].exit_status, found["20.2"].exit_status) == (1, 2)
+    assert (found["20.2"].host, found["20.2"].queue, found["20.2"].slots) == ("hpc-n2", "flow.q", 2)
+    assert found["20.1"].cpu == 0.5
+    assert found["20"] == found["20.2"]

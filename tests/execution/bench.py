@@ -32,6 +32,7 @@ class NoBackend:
     """A backend that must not be asked for anything."""
 
     dashboard = None
+    programs = None
 
     async def start(self) -> None:
         raise AssertionError("no workers are needed here")

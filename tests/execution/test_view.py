@@ -20,14 +20,16 @@ from dataflow.execution.events import (
     Event,
     JobCreated,
     JobStarted,
+    Ran,
     SiteLost,
     Stored,
     UnitReported,
     UnitStarted,
 )
 from dataflow.execution.orders import wanted
+from dataflow.execution.programs import Program, ProgramStatus
 from dataflow.execution.state import JobState, replay
-from dataflow.execution.view import JobView, LedgerEntry, ledger_of, view_of
+from dataflow.execution.view import JobView, LedgerEntry, known_of, ledger_of, view_of
 from dataflow.graph.graph import of_dataset
 from dataflow.placement.make import make_plan
 from dataflow.placement.plan import Plan
@@ -162,3 +164,40 @@ def test_ledger_adds_up_and_compares() -> None:
 def test_unknown_is_shown_and_never_a_state() -> None:
     assert wanted(state_of()).units
     assert replace(view_of(state_of(), "ams"), status="unknown").status == "unknown"
+
+
+# --- programs ---------------------------------------------------------------------------------
+
+
+def ran(status: ProgramStatus, key: str = KEY, **more: Any) -> UnitReported:
+    program = Program(key=key, label="count", site="uva", run="r1", status=status, **more)
+    return UnitReported(unit=SEGMENT.id, attempt=1, report=Ran(program=program), number=0, time=3.0)
+
+
+SENT = UnitStarted(unit=SEGMENT.id, site="uva", attempt=1, time=2.5)
+
+
+def test_programs_are_told_as_they_stand() -> None:
+    view = view_of(state_of(SENT, ran("pending", batch="17.2", reason="it is held")), "ams")
+    (program,) = view.programs
+    assert (program.status, program.batch) == ("pending", "17.2")
+    assert view.message == "count waits at uva as batch job 17.2: it is held"
+    assert view_of(state_of(SENT, ran("running")), "ams").message == ""
+    assert from_document(JobView, to_document(view)) == view
+
+
+def test_a_cancelled_job_has_no_program_that_runs() -> None:
+    state = state_of(SENT, ran("running"), Asked(what="cancel", by="eve", time=4.0), ran("running"))
+    (program,) = view_of(state, "ams").programs
+    assert (program.status, program.ended) == ("cancelled", 4.0)
+
+
+def test_a_job_whose_program_is_out_of_sight_is_unknown_and_not_failed() -> None:
+    view = view_of(state_of(SENT, ran("running", batch="17")), "ams")
+    assert known_of(view, ["elsewhere"]) == view
+    unseen = known_of(view, ["uva"])
+    assert unseen.status == "unknown"
+    assert [one.status for one in unseen.programs] == ["unknown"]
+    assert "does not answer; it is waited for" in unseen.message
+    ended = view_of(state_of(SENT, ran("done", batch="17")), "ams")
+    assert known_of(ended, ["uva"]).status == "running"
