@@ -6,10 +6,11 @@ import asyncio
 import getpass
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -111,7 +112,7 @@ class SgePrograms:
                 await self._submit(order, asked, fresh, numbers)
             await _Watch(self, order, asked, numbers, tell).run()
         except BaseException:
-            await self._delete(list(numbers.values()))
+            await _in_any_case(self._delete(list(numbers.values())))
             raise
         finally:
             self._followed -= set(numbers.values())
@@ -185,7 +186,7 @@ class SgePrograms:
                     future.cancel()
                 raise
             # Whoever cancels this must still learn the numbers: else the jobs are nobody's.
-            await asyncio.wait(waiting.values())
+            await _in_any_case(asyncio.gather(*waiting.values(), return_exceptions=True))
             raise
         finally:
             for place, future in waiting.items():
@@ -444,6 +445,19 @@ class _Watch:
                 accounted=record,
             ),
         )
+
+
+async def _in_any_case(work: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> None:
+    """Wait for the end of something, however often whoever waits is cancelled meanwhile.
+
+    Who cancels several works at once often does so twice.
+    """
+    going = asyncio.ensure_future(work)
+    while not going.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(going)
+    if not going.cancelled() and (error := going.exception()) is not None:
+        log.warning("programs-not-deleted", error=str(error))
 
 
 def overtime(walltime: float | None, record: Accounted) -> bool:

@@ -248,7 +248,7 @@ def test_bad_targets_are_told_apart(bed: Bed, tmp_path: Path) -> None:
             ("directory", {"site_file": f"{sites.home}/relative.yaml"}),
         ):
             with pytest.raises((SiteUnreachable, SiteRefused)) as bad:
-                one_try(sites, tmp_path / what, change)
+                one_try(sites, tmp_path / f"bad-{what}", change)
             said[what] = str(bad.value)
     print(said)
     assert len({text.split(":", 1)[-1] for text in said.values()}) == len(said)
@@ -299,7 +299,7 @@ def test_a_cut_link_and_a_killed_agent(bed: Bed, tmp_path: Path) -> None:
         assert seen == {"unknown"}
         # Meanwhile the agent is killed as well: the batch jobs do not care.
         bed.host("hpc").end(sites.agent("hpc"), signal.SIGKILL)
-        assert set(numbers) <= set(queue(bed))
+        assert {number.partition(".")[0] for number in numbers} <= set(queue(bed))
         link.heal()
         assert kept_there.result(120)[0].read_text() == "1\nhpc_\n"
         assert kept_here.result(120)[0].read_text() == "1\n2\nhpc_\n1\nedge\n"
