@@ -12,8 +12,8 @@ import structlog
 
 from dataflow.backends.base import Demand, Lease
 from dataflow.backends.nanny import end_worker
-from dataflow.backends.pulse import watch
 from dataflow.backends.programs import RunsPrograms
+from dataflow.backends.pulse import watch
 
 log = structlog.get_logger(__name__)
 
