@@ -3,7 +3,7 @@
 A copy is published like a result, below ``copies/``. Files are read in parts, several at a time. An
 attempt that was cut off continues under the same name: files that are complete and parts that
 arrived are not asked for again. Parts of a large file go to S3 as parts of one upload, which the
-service puts together; elsewhere they wait as files of their own until all are there.
+service puts together, and in a directory to their place in a file that has no name yet.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataflow.storage.fingerprints import stored_files
 from dataflow.storage.manifest import FileEntry, Manifest, opened_url
 from dataflow.storage.multipart import step_of, upload_to
 from dataflow.storage.open import Options, local_path, object_store, split
-from dataflow.storage.parts import Sent, Staged, check, failed
+from dataflow.storage.parts import Placed, Sent, Staged, can_place, check, failed
 from dataflow.storage.publish import (
     ROOT_METADATA,
     Attempt,
@@ -272,7 +272,7 @@ class _Copier:
                     file.path, file.size, there[file.path].etag, file.checksum
                 )
         wanted = [file for file in listing if file.path not in done]
-        large: dict[str, Staged | Sent] = {}
+        large: dict[str, Staged | Placed | Sent] = {}
         opening = iter([file for file in wanted if not self._fits(file)])
 
         async def open_large() -> None:
@@ -331,9 +331,11 @@ class _Copier:
 
     def _large(
         self, file: FileEntry, there: Mapping[str, FileEntry], concurrency: int
-    ) -> Staged | Sent:
+    ) -> Staged | Placed | Sent:
         """How the parts of a file become one, where it is to lie."""
         step = step_of(self.place.root, file.size, self.part_nbytes)
+        if not step and can_place(self.place, file.path):
+            return Placed(self.place, file, self.part_nbytes, there, concurrency)
         if not step:
             return Staged(self.place, file, self.part_nbytes, there)
         return Sent(self.place, file, step, upload_to(self.place, file.path), concurrency)

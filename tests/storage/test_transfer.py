@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -236,13 +237,41 @@ def test_staged_part_that_changed_is_fetched_again(tmp_path: Path) -> None:
     source.read = cut_off  # type: ignore[method-assign]
     with pytest.raises(TransferFailed):
         bring(source, root, part_nbytes=50, concurrency=1)
-    (staged, *_) = sorted((root / "copies").rglob("0-50-*"))
-    staged.write_bytes(b"z" * 50)
+    (staged,) = (root / "copies").rglob("whole")
+    staged.write_bytes(b"z" * 50 + staged.read_bytes()[50:])
     del source.read  # type: ignore[method-assign]
     with pytest.raises(TransferFailed, match="have changed"):
         bring(source, root, part_nbytes=50, concurrency=1)
     manifest = bring(source, root, part_nbytes=50, concurrency=1)
     verify_result(manifest, deep=True)
+
+
+def test_a_name_that_a_store_writes_otherwise(tmp_path: Path) -> None:
+    """Parts of such a file wait as files of their own; what is there in the end is the same."""
+    bodies = {"a#1%20 é": bytes(range(200)), "plain": bytes(range(200))}
+    source = Bodies(bodies)
+
+    async def cut_off(path: str, start: int, end: int) -> bytes:
+        if start >= 100:
+            raise ConnectionError("cut off")
+        return await Bodies.read(source, path, start, end)
+
+    source.read = cut_off  # type: ignore[method-assign]
+    with pytest.raises(TransferFailed, match="cut off"):
+        bring(source, tmp_path / "store", part_nbytes=50, concurrency=4)
+    del source.read  # type: ignore[method-assign]
+    manifest = bring(source, tmp_path / "store", part_nbytes=50, concurrency=4)
+    verify_result(manifest, deep=True)
+    assert {file.path: file.size for file in manifest.files} == dict.fromkeys(bodies, 200)
+
+
+@pytest.mark.parametrize("path", ["../f", "a/../../f", "/f", "a//f", ".parts/f/whole"])
+def test_nothing_is_written_outside(tmp_path: Path, path: str) -> None:
+    with contextlib.suppress(TransferFailed):
+        bring(Bodies({path: bytes(200)}), tmp_path / "store", part_nbytes=50)
+    place = tmp_path / "store" / "copies" / "k" / "k"
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert all(file.is_relative_to(place) for file in files), files
 
 
 def test_cancelled_copy_publishes_nothing(tmp_path: Path) -> None:

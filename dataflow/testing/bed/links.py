@@ -26,6 +26,8 @@ from dataflow.testing.bed.state import State, directory
 
 _OUTSIDE = "wan0"
 _INSIDE = "lan0"
+#: Bytes of headers in each frame of a TCP connection: Ethernet 14, IPv4 20, TCP with timestamps 32.
+HEADERS = 66
 #: Seconds of traffic that may pass at once after a pause, and the least in bytes.
 _BURST_SECONDS, _BURST_BYTES = 0.005, 3200
 
@@ -190,6 +192,16 @@ def delivered(state: State, site: str) -> Crossed:
     return Crossed(to=_bytes(state, site, "rx"), from_=_bytes(None, port(site), "rx"))
 
 
+def payload(state: State, site: str) -> Crossed:
+    """The same without the headers of every frame, as if all of them were of TCP."""
+
+    def one(where: State | None, name: str) -> int:
+        counted = _counted(where, name, "rx")
+        return counted["bytes"] - HEADERS * counted["packets"]
+
+    return Crossed(to=one(state, site), from_=one(None, port(site)))
+
+
 def sent(state: State, site: str) -> Crossed:
     """Bytes that went into the link at either end; those that a fault lost included."""
     return Crossed(to=_bytes(None, port(site), "tx"), from_=_bytes(state, site, "tx"))
@@ -211,11 +223,15 @@ def _has(state: State, name: str, device: str) -> bool:
 
 
 def _bytes(state: State | None, name: str, way: str) -> int:
-    """A counter of ``name``'s outer interface, or of the interface ``name`` of this machine."""
+    return _counted(state, name, way)["bytes"]
+
+
+def _counted(state: State | None, name: str, way: str) -> dict[str, int]:
+    """Counters of ``name``'s outer interface, or of the interface ``name`` of this machine."""
     words = ["ip", "-s", "-j", "link", "show", "dev", name if state is None else _OUTSIDE]
     text = run(*words).stdout if state is None else inside(state, name, *words)
-    value: int = json.loads(text)[0]["stats64"][way]["bytes"]
-    return value
+    counters: dict[str, int] = json.loads(text)[0]["stats64"][way]
+    return counters
 
 
 def inner_hosts() -> list[HostPlan]:
