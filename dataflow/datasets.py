@@ -72,7 +72,9 @@ class Lineage:
     """How a result was made: enough to say it, and with the graph enough to make it again.
 
     ``inputs`` are keys in the order of the operation's arguments; ``environment`` maps package
-    names to versions at the site that ran it.
+    names to versions at the site that ran it. ``origins`` are keys of the registered data that it
+    was made of, through all steps; ``rows`` those of them whose rows it still carries, each with
+    the number of services, forced by its owner, that they have been through.
     """
 
     operation: str
@@ -84,6 +86,8 @@ class Lineage:
     job: str = ""
     plan: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    origins: tuple[str, ...] = ()
+    rows: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,8 @@ class Site:
     trust
         ``"lab"`` runs any function that an authenticated user sends, ``"steward"`` only what is
         installed there.
+    operations
+        ``name@version`` of all that a steward has installed and runs for others.
     credentials
         Name of the token to show its agent; the token itself is looked up where it is used.
     stores_only
@@ -58,6 +60,7 @@ class Site:
     memory: int = 2_000_000_000
     speed: float = 1.0
     trust: Trust = "lab"
+    operations: tuple[str, ...] = ()
     credentials: str | None = None
     stores_only: bool = False
 

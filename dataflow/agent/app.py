@@ -18,7 +18,7 @@ from fastapi.security import HTTPBearer
 from starlette.middleware import Middleware
 from starlette.responses import Response
 
-from dataflow.agent import answers, jobs, metrics, serve_data
+from dataflow.agent import agreements, answers, jobs, metrics, serve_data
 from dataflow.agent.answers import nothing, record, refusals
 from dataflow.agent.auth import Authenticate
 from dataflow.agent.bodies import Health, Hint, Join, Page, Registration, SiteAnswer
@@ -75,7 +75,13 @@ def create_app(
     app.state.answers = answered
     app.state.versions = dict(versions())
     answers.install(app)
-    for part in (router, jobs.router, serve_data.router, metrics.router):
+    for part in (
+        router,
+        agreements.router,
+        jobs.router,
+        serve_data.router,
+        metrics.router,
+    ):
         app.include_router(part)
     return app
 
@@ -128,6 +134,7 @@ async def peers(own: Own) -> Response:
 async def records(
     request: Request,
     own: Own,
+    asker: Asker,
     site: Annotated[str, Query(max_length=200)] = "",
     since: Since = 0,
     wait: Wait = 0.0,
@@ -135,7 +142,7 @@ async def records(
     """Without ``site``: its own. A site's own word is the truth; of others it has copies."""
     name = site or own.site.name
     epoch, rows = await held(request, own.sync.records(name, since, wait), ("", ()))
-    return record(Page(site=name, epoch=epoch, rows=tuple(rows)), Page)
+    return record(Page(site=name, epoch=epoch, rows=agreements.rows_for(asker, rows)), Page)
 
 
 @router.post(

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from dataflow.agreements import Agreement
 from dataflow.catalog.entries import RecordRow
 from dataflow.execution.events import JobCreated, SegmentOrder, TransferOrder
 from dataflow.sites import Site
@@ -105,6 +106,12 @@ class Registration(Body):
     variable: str | None = None
     owner: str = ""
     replica_of: str | None = None
+
+
+class AgreementBody(Body):
+    """An agreement of this site."""
+
+    agreement: Agreement
 
 
 class Submission(Body):

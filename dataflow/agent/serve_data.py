@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from email.utils import format_datetime
 from pathlib import Path as LocalPath
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote
 
 import obstore
 from fastapi import APIRouter, Path, Query, Request
@@ -23,8 +24,11 @@ from dataflow.agent.answers import record, refusal, refusals
 from dataflow.agent.door import identity_of
 from dataflow.agent.ranges import Unsatisfiable, wanted
 from dataflow.agent.served import Own, Served
+from dataflow.agreements import Request as Asked
 from dataflow.datasets import Replica
-from dataflow.errors import UnknownDataset
+from dataflow.documents import from_json
+from dataflow.errors import ConfigError, UnknownDataset
+from dataflow.execution.events import Errand
 from dataflow.storage.credentials import resolve
 from dataflow.storage.layout import Area, key_prefix
 from dataflow.storage.manifest import ONE_FILE, FileEntry
@@ -46,6 +50,10 @@ LARGEST_PROBE = 2**26
 
 #: The job whose ledger the bytes belong to, and the site that they go to.
 JOB_HEADER, SITE_HEADER = "x-dataflow-job", "x-dataflow-site"
+#: For whom an agent reads, where it goes, and the request of the job.
+USER_HEADER, TO_HEADER = "x-dataflow-user", "x-dataflow-to"
+REQUEST_HEADER = "x-dataflow-request"
+_ERRAND = (JOB_HEADER, USER_HEADER, TO_HEADER)
 
 _LONGEST_WORD = 200
 _BINARY, _ZIP = "application/octet-stream", "application/zip"
@@ -61,8 +69,9 @@ _BYTES: dict[int | str, dict[str, Any]] = {
     response_model=list[FileEntry],
     responses=refusals(404, 503),
 )
-async def listing(own: Own, replica: Id) -> Response:
-    files = await asyncio.to_thread(_listing, own, own.served_replica(replica))
+async def listing(request: Request, own: Own, replica: Id) -> Response:
+    copy = _admitted(request, own, replica)
+    files = await asyncio.to_thread(_listing, own, copy)
     return record(list(files), list[FileEntry])
 
 
@@ -77,7 +86,7 @@ async def listing(own: Own, replica: Id) -> Response:
 )
 async def archive(request: Request, own: Own, replica: Id) -> Response:
     """One round trip for what would take one for each object. Metered as the objects are."""
-    copy = own.served_replica(replica)
+    copy = _admitted(request, own, replica)
     try:
         body = await asyncio.to_thread(_archive, own, copy)
     except FileNotFoundError as error:
@@ -97,7 +106,7 @@ async def archive(request: Request, own: Own, replica: Id) -> Response:
 )
 async def data(request: Request, own: Own, replica: Id, path: str) -> Response:
     """Bytes are metered for the job that header ``X-Dataflow-Job`` names."""
-    copy = own.served_replica(replica)
+    copy = _admitted(request, own, replica)
     try:
         store, name = await asyncio.to_thread(_object, own, copy, path)
         facts = await obstore.head_async(store, name)
@@ -146,6 +155,34 @@ async def probe(
 
     headers = {"content-length": str(nbytes), "cache-control": "no-store"}
     return StreamingResponse(zeros(), 200, headers, _BINARY)
+
+
+def _admitted(request: Request, own: Served, replica: str) -> Replica:
+    """The copy, if its owner lets whoever asks have its bytes.
+
+    Agents say for whom, and by which request, they read; users read for themselves.
+    """
+    copy, asker = own.served_replica(replica), identity_of(request)
+    if asker.role == "admin":
+        return copy
+    words = {name: request.headers.get(name, "")[:_LONGEST_WORD] for name in _ERRAND}
+    errand = Errand(
+        job=words[JOB_HEADER],
+        user=asker.speaks_for(unquote(words[USER_HEADER])),
+        request=_request(request.headers.get(REQUEST_HEADER, "")),
+        to=words[TO_HEADER] if asker.role == "site" else "",
+    )
+    own.may_read(copy, errand, (asker.user,) if asker.role == "site" else ())
+    return copy
+
+
+def _request(header: str) -> Asked:
+    if not header:
+        return Asked()
+    try:
+        return from_json(Asked, unquote(header))
+    except ValueError:
+        raise ConfigError(f"the header {REQUEST_HEADER} is not understood") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from fastapi import Depends, Request
 
 from dataflow.agent.auth import Identity
 from dataflow.agent.door import identity_of
+from dataflow.agreements import Agreement
 from dataflow.catalog.access import PeerAccess
 from dataflow.datasets import Dataset, Replica
 from dataflow.errors import SiteRefused
-from dataflow.execution.events import Event, JobCreated, SiteAccess
+from dataflow.execution.events import Errand, Event, JobCreated, SiteAccess
 from dataflow.execution.tally import Figure
 from dataflow.sites import Site, Topology
 from dataflow.stores import Store
@@ -64,6 +65,12 @@ class Served(Protocol):
     def store_of(self, replica: Replica) -> Store | None:
         """The store by which it gets at a copy itself."""
 
+    def may_read(self, replica: Replica, errand: Errand, via: Sequence[str]) -> None:
+        """Let the bytes of a copy go, by way of the sites that see them, or raise NotGranted."""
+
+    def agreements(self) -> list[Agreement]: ...
+    def agree(self, agreement: Agreement, by: str) -> None: ...
+    def withdraw(self, name: str, by: str) -> None: ...
     def dashboard(self) -> str | None: ...
     def busy(self) -> bool:
         """Whether a job or an order is under way here."""

@@ -12,6 +12,8 @@ kind            record                  id
 ``measurement`` any JSON object         free
 ``peer``        `Peer`                  name of the site that answers there
 ``tags``        `TagSet`                ``dataset key/user``: two users never share a record
+``agreement``   `Agreement`             its name
+``archetype``   `Archetype`             its name
 =============== ======================= ======================================================
 
 Every record belongs to the site that wrote it; what it says about another site is hearsay and
@@ -24,12 +26,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dataflow.agreements import Agreement, Archetype
 from dataflow.datasets import Dataset, Replica
 from dataflow.graph.keys import digest
 from dataflow.sites import Link, Site
 from dataflow.stores import Store
 
-Kind = Literal["site", "store", "dataset", "replica", "link", "job", "measurement", "peer", "tags"]
+Kind = Literal[
+    "site",
+    "store",
+    "dataset",
+    "replica",
+    "link",
+    "job",
+    "measurement",
+    "peer",
+    "tags",
+    "agreement",
+    "archetype",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +127,8 @@ TYPES: Mapping[str, type[Any] | None] = {
     "measurement": None,
     "peer": Peer,
     "tags": TagSet,
+    "agreement": Agreement,
+    "archetype": Archetype,
 }
 
 
@@ -161,4 +178,8 @@ def entry(record: Any) -> tuple[Kind, str, Any]:
             return "peer", record.site, record
         case TagSet():
             return "tags", tags_id(record.key, record.user), record
+        case Agreement():
+            return "agreement", record.name, record
+        case Archetype():
+            return "archetype", record.name, record
     raise TypeError(f"a {type(record).__name__} has no id of its own: use put(kind, id, record)")

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from dataflow.agreements import Agreement
 from dataflow.catalog import typed
 from dataflow.catalog.entries import TYPES, JobSummary, TagSet
 from dataflow.catalog.log import Log
@@ -19,6 +20,8 @@ from dataflow.catalog.snapshot import Snapshot, assemble, topology
 from dataflow.datasets import Dataset, Replica
 from dataflow.sites import Link, Site, Topology
 from dataflow.stores import Store
+
+_POLICY = ("agreement", "archetype")
 
 
 class Records(Log):
@@ -87,6 +90,11 @@ class Records(Log):
         jobs = [record for _, record in self.written("job")]
         return sorted(jobs, key=lambda job: (-job.created, job.id))
 
+    def agreements(self, site: str | None = None) -> list[Agreement]:
+        """What owners grant: at one site, or at all; as far as we may know of it."""
+        found = [record for _, record in self.written("agreement")]
+        return [agreement for agreement in found if site in (None, agreement.site)]
+
     def tag_sets(self, key: str | None = None) -> list[TagSet]:
         """What users wrote on data, or on the data with one key."""
         found = [record for _, record in self.written("tags")]
@@ -125,7 +133,7 @@ class Records(Log):
 
     def snapshot(self, away: Collection[str] = (), taken_at: float | None = None) -> Snapshot:
         """All that is known now, as one frozen value; the same object while nothing changes."""
-        kinds = ("site", "store", "dataset", "replica", "link", "peer", "tags")
+        kinds = ("site", "store", "dataset", "replica", "link", "peer", "tags", *_POLICY)
         with self._reading() as db:
             state = (frozenset(away), *(self._caches[kind].refresh(db) for kind in kinds))
             if self._snapshot is not None and self._snapshot[0] == state and taken_at is None:

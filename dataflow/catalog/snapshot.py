@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from dataflow.agreements import Agreement, Archetype
 from dataflow.catalog import search as searching
 from dataflow.catalog.entries import Peer, TagSet, link_id
 from dataflow.datasets import Dataset, Replica
@@ -43,12 +44,18 @@ class Snapshot:
         Sites, stores and links; ``topology.away`` are the sites that do not answer.
     tags
         Key → user → tags: what users wrote on the data, beside the owner's own tags.
+    agreements
+        What owners grant, as far as we may know of it.
+    archetypes
+        Site → archetypes that it defined itself.
     """
 
     datasets: tuple[Dataset, ...] = ()
     replicas: Mapping[str, tuple[Replica, ...]] = field(default_factory=dict)
     topology: Topology = field(default_factory=lambda: Topology(sites=()))
     tags: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
+    agreements: tuple[Agreement, ...] = ()
+    archetypes: Mapping[str, tuple[Archetype, ...]] = field(default_factory=dict)
 
     def resolve(self, name: str) -> Dataset:
         """The dataset that ``name`` means.
@@ -91,6 +98,10 @@ class Snapshot:
     def names(self) -> list[str]:
         """What to offer for completion: plain names where they are clear, else ``site/name``."""
         return list(self._names)
+
+    def with_key(self, key: str) -> list[Dataset]:
+        """All records of one content, of all sites."""
+        return list(self._by_key.get(key, ()))
 
     def replicas_of(self, dataset: Dataset | str) -> tuple[Replica, ...]:
         """Copies of a dataset, or of a key; empty if none is known."""
@@ -211,6 +222,9 @@ def assemble(
     for copy in _own_word(written.get("replica", ()), _copy, lambda record: record.site):
         replicas[copy.key].append(copy)
     datasets = [record for _, record in written.get("dataset", ())]
+    archetypes: dict[str, list[Archetype]] = defaultdict(list)
+    for writer, archetype in written.get("archetype", ()):
+        archetypes[writer].append(archetype)
     return Snapshot(
         datasets=tuple(sorted(datasets, key=searching.order)),
         replicas={
@@ -219,6 +233,8 @@ def assemble(
         },
         topology=topology(written, me=me, away=away, taken_at=taken_at),
         tags=merge_tags(record for _, record in written.get("tags", ())),
+        agreements=tuple(record for _, record in written.get("agreement", ())),
+        archetypes={site: tuple(found) for site, found in archetypes.items()},
     )
 
 

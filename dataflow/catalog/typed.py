@@ -19,7 +19,7 @@ from dataflow.documents import adapter, from_json
 log = structlog.get_logger(__name__)
 
 #: Kinds whose record names its writer; a row that names another site is left out.
-_SIGNED: Mapping[str, str] = {"dataset": "site", "peer": "site"}
+_SIGNED: Mapping[str, str] = {"dataset": "site", "peer": "site", "agreement": "site"}
 
 
 def parse(kind: str, body: str) -> Any:

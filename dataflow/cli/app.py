@@ -358,6 +358,61 @@ def place(
     command.plan(problem, wanted, seed=seed, budget=budget, output=output, json=json)
 
 
+@app.command()
+def agreements(
+    site: Annotated[str | None, typer.Argument(help="Of this site only.")] = None,
+    json: AsJson = False,
+) -> None:
+    """What owners grant, as far as you may know of it."""
+    from dataflow.cli import tables
+
+    with _session() as session:
+        found = session.agreements(site)
+    if json:
+        tables.documents(found)
+        return
+    rows = [
+        (
+            a.site,
+            a.name,
+            r.id,
+            r.users,
+            r.request_types,
+            r.datasets,
+            r.archetypes,
+            r.compute_providers,
+        )
+        for a in found
+        for r in a.relations
+    ]
+    columns = ("site", "agreement", "relation", "users", "requests", "data", "archetypes", "by")
+    tables.table(columns, rows, empty="nothing is granted to you")
+
+
+audit = typer.Typer(help="The audit log of a site.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(audit, name="audit")
+
+
+@audit.command()
+def verify(
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="The site's file.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="The log itself, instead.")] = None,
+) -> None:
+    """Whether the log is whole: nothing changed, taken out or put in before its last entry."""
+    from dataflow.config import read_site_file
+    from dataflow.participant.audit import FILE
+    from dataflow.participant.audit import verify as look
+
+    if (config is None) == (file is None):
+        raise typer.BadParameter("give the site's file by --config, or the log itself")
+    path = file if file is not None else read_site_file(config or "").state / FILE
+    found = look(path)
+    if found.broken:
+        print(f"{path}: broken at {found.broken}; the {found.entries} entries before it hold")
+        raise typer.Exit(FAILED)
+    print(f"{found.entries} entries hold; the last is {found.last}")
+
+
 # --- doing ------------------------------------------------------------------------------------
 
 

@@ -16,14 +16,23 @@ from urllib.parse import quote
 
 import httpx2
 
+from dataflow.agreements import Agreement, Request
 from dataflow.catalog.access import KnownSite
 from dataflow.catalog.entries import RecordRow
 from dataflow.client.connection import SLOWEST, Connection, Stream, UnknownOrder, segment
 from dataflow.client.ssh import SshReach
 from dataflow.datasets import Dataset
-from dataflow.documents import to_document
+from dataflow.documents import to_document, to_json
 from dataflow.errors import ConfigError
-from dataflow.execution.events import ErrorDocument, Event, JobCreated, Order, Report, Want
+from dataflow.execution.events import (
+    Errand,
+    ErrorDocument,
+    Event,
+    JobCreated,
+    Order,
+    Report,
+    Want,
+)
 from dataflow.sites import Site
 from dataflow.storage.manifest import FileEntry
 
@@ -138,6 +147,21 @@ class AgentClient:
         """Fetch so many bytes of nothing, for the caller's clock."""
         seconds = self._way.timeout + nbytes / SLOWEST
         await self._way.ask("GET", "/v1/probe", query={"nbytes": nbytes}, seconds=seconds)
+
+    # --- agreements ---------------------------------------------------------------------------
+
+    async def agreements(self) -> list[Agreement]:
+        """What the owners at this site grant, as far as we may know of it."""
+        return await self._way.record("GET", "/v1/agreements", list[Agreement])
+
+    async def agree(self, agreement: Agreement) -> None:
+        """Put an agreement in the place of the one of its name; for administrators."""
+        path = f"/v1/agreements/{segment(agreement.name)}"
+        await self._way.ask("PUT", path, {"agreement": to_document(agreement)}, again=True)
+
+    async def withdraw(self, name: str) -> None:
+        """Take an agreement back; for administrators."""
+        await self._way.ask("DELETE", f"/v1/agreements/{segment(name)}", again=True)
 
     # --- catalog: dataflow.catalog.sync.PeerAccess ----------------------------------------------
 
@@ -282,21 +306,32 @@ class AgentClient:
             raise ConfigError(f"site {self.name!r} is reached over a Unix socket and has no URL")
         return f"{self._way.url}/v1/data/{segment(replica)}"
 
-    def headers(self, job: str = "") -> dict[str, str]:
-        """Headers with the token, and the job that the bytes are counted for."""
-        named = {"x-dataflow-job": job, "x-dataflow-site": self._caller}
+    def headers(self, job: str | Errand = "") -> dict[str, str]:
+        """Headers with the token, the job that the bytes are counted for, and the errand."""
+        errand = job if isinstance(job, Errand) else Errand(job=job)
+        named = {
+            "x-dataflow-job": errand.job,
+            "x-dataflow-site": self._caller,
+            "x-dataflow-user": quote(errand.user, safe="@"),
+            "x-dataflow-to": errand.to,
+        }
+        if errand.request != Request():
+            named["x-dataflow-request"] = quote(to_json(errand.request, Request))
         return {**self._way.headers(), **{name: value for name, value in named.items() if value}}
 
-    def source(self, replica: str, *, job: str = "") -> AgentSource:
+    def source(self, replica: str, *, job: str | Errand = "") -> AgentSource:
         """A replica of the site as something to copy from."""
         return AgentSource(self, replica, job)
 
-    async def files(self, replica: str) -> list[FileEntry]:
+    async def files(self, replica: str, *, job: str | Errand = "") -> list[FileEntry]:
         """The objects of a replica: path, size, and checksum where it is known."""
         path = f"/v1/data/{segment(replica)}"
-        return await self._way.record("GET", path, list[FileEntry], seconds=READING_SECONDS)
+        headers = self.headers(job)
+        return await self._way.record(
+            "GET", path, list[FileEntry], headers=headers, seconds=READING_SECONDS
+        )
 
-    async def archive(self, replica: str, *, job: str = "") -> bytes:
+    async def archive(self, replica: str, *, job: str | Errand = "") -> bytes:
         """All objects of a small replica as a ZIP archive.
 
         Raises
@@ -310,7 +345,13 @@ class AgentClient:
         return await self._way.ask("GET", path, headers=self.headers(job))
 
     async def read(
-        self, replica: str, path: str, start: int = 0, end: int | None = None, *, job: str = ""
+        self,
+        replica: str,
+        path: str,
+        start: int = 0,
+        end: int | None = None,
+        *,
+        job: str | Errand = "",
     ) -> bytes:
         """Bytes ``start`` to ``end`` (exclusive) of one object of a replica.
 
@@ -325,7 +366,13 @@ class AgentClient:
             return b"".join([piece async for piece in pieces])
 
     def stream(
-        self, replica: str, path: str, start: int = 0, end: int | None = None, *, job: str = ""
+        self,
+        replica: str,
+        path: str,
+        start: int = 0,
+        end: int | None = None,
+        *,
+        job: str | Errand = "",
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """The same as :meth:`read`, piece by piece, for objects larger than memory."""
         headers = self.headers(job)
@@ -343,11 +390,11 @@ class AgentSource:
 
     client: AgentClient
     replica: str
-    job: str = ""
+    job: str | Errand = ""
 
     async def listing(self) -> Sequence[FileEntry]:
         """All files; checksums where the site knows them."""
-        return await self.client.files(self.replica)
+        return await self.client.files(self.replica, job=self.job)
 
     async def read(self, path: str, start: int, end: int) -> bytes:
         """Bytes ``start`` to ``end`` (exclusive) of one file."""

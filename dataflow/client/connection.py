@@ -217,11 +217,14 @@ class Connection:
         body: Any = None,
         *,
         query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         seconds: float | None = None,
         again: bool = False,
     ) -> T:
         """The answer as a record, or as a list of them; else as :meth:`ask`."""
-        answer = await self.ask(method, path, body, query=query, seconds=seconds, again=again)
+        answer = await self.ask(
+            method, path, body, query=query, headers=headers, seconds=seconds, again=again
+        )
         try:
             return from_json(cls, answer)
         except ValueError as error:  # of pydantic; its text would quote the whole answer

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from dataflow.agreements import Agreement, Archetype
 from dataflow.sites import Link, Site
 from dataflow.stores import Store
 
@@ -112,6 +113,10 @@ class Federation:
         Directory for the catalog, the journals and the temporary files of this site.
     datasets
         To register at the start.
+    agreements, archetypes
+        What the owners of data here grant, and archetypes beside those that are shipped.
+    operations
+        What a steward runs for others, as ``module:name``.
     backend
         Workers of this site; the numbers are those of its `Site` record.
     away_after, lost_after
@@ -128,6 +133,9 @@ class Federation:
     peers: tuple[PeerAddress, ...] = ()
     state: Path
     datasets: tuple[Registration, ...] = ()
+    agreements: tuple[Agreement, ...] = ()
+    archetypes: tuple[Archetype, ...] = ()
+    operations: tuple[str, ...] = ()
     backend: Backend = field(default_factory=Backend)
     away_after: float = 5.0
     lost_after: float = 8.0

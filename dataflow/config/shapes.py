@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
+from dataflow.config.agreement_shapes import AgreementShape, ArchetypeShape
 from dataflow.config.backend_shapes import JobQueueShape, SgeShape, SshHostsShape
 from dataflow.config.kubernetes_shape import KubernetesShape
 from dataflow.config.records import Backend, BackendKind, Listen, SshAccess
@@ -69,6 +70,12 @@ def _options(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+def _reference(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+        raise ValueError(f"{value!r} names no operation: write package.module:name")
+    return value
+
+
 def absolute_url(url: str, directory: Path) -> str:
     """A URL as it is; a path, from ``directory`` or from the home, as ``file:///…``."""
     if "://" in url:
@@ -120,7 +127,12 @@ class _Facts(Shape):
 
 
 class OwnSiteShape(_Facts):
-    """The site that this process serves."""
+    """The site that this process serves.
+
+    ``operations`` are those that it runs for anybody if it is a steward, as ``module:name``.
+    """
+
+    operations: list[Annotated[str, AfterValidator(_reference)]] = Field(default_factory=list)
 
 
 class SshShape(Shape):
@@ -337,6 +349,8 @@ class SiteFile(Shape):
     peers: list[Annotated[PeerShape, BeforeValidator(_as_address)]] = Field(default_factory=list)
     links: list[LinkShape] = Field(default_factory=list)
     datasets: list[DatasetShape] = Field(default_factory=list)
+    agreements: list[AgreementShape] = Field(default_factory=list)
+    archetypes: list[ArchetypeShape] = Field(default_factory=list)
     backend: BackendShape | None = None
     timeouts: TimeoutsShape = Field(default_factory=TimeoutsShape)
 
@@ -349,6 +363,8 @@ _SECTIONS: dict[str, type[Shape]] = {
     "peers": PeerShape,
     "links": LinkShape,
     "datasets": DatasetShape,
+    "agreements": AgreementShape,
+    "archetypes": ArchetypeShape,
     "backend": BackendShape,
     "timeouts": TimeoutsShape,
 }

@@ -24,6 +24,11 @@ An agent's ``site.yaml`` is the same with more of its own::
         options: {endpoint: "http://127.0.0.1:9000", path_style: true}
     datasets:
       - {url: ./data/run1.h5, name: run1, tags: {system: adk}, owner: anna}
+    agreements:                             # what owners of data here grant; see "Agreements"
+      - name: runs
+        relations:
+          - {id: anna, users: [anna], request_types: ["*"], datasets: [run1],
+             archetypes: [computeToData]}
     peers: ["https://amc.example.org:8787"]
     timeouts: {away_after: 5 s, lost_after: 8 s}
 
@@ -46,6 +51,9 @@ What holds:
   are told is the public address, of a proxy or tunnel in front of the agent.
 - ``backend`` says how workers are obtained: ``{kind: local}``; numbers of workers stand there
   or in ``site``.
+- ``agreements`` says what owners of data at this site grant to whom, ``archetypes`` adds shapes
+  of collaboration to those that are shipped, and ``site: {operations: ["package.module:name"]}``
+  is all that a steward runs for others.
 - Sizes, rates and durations have units.
 """
 
@@ -175,6 +183,15 @@ def _complain(marked: Marked, detail: Any) -> None:
     marked.complain(path, message)
 
 
+_NAMED = (
+    ("sites", "site"),
+    ("datasets", "dataset"),
+    ("stores", "store"),
+    ("agreements", "agreement"),
+    ("archetypes", "archetype"),
+)
+
+
 def _check_names(marked: Marked) -> None:
     """Complain of names that stand twice, also in a document that has other errors."""
     value: Mapping[str, Any] = marked.value or {}
@@ -183,7 +200,7 @@ def _check_names(marked: Marked) -> None:
     first: dict[tuple[str, str | None, str], int] = {}
     if isinstance(me, str):
         first["site", None, me] = marked.line(("site", "name"))
-    for section, noun in (("sites", "site"), ("datasets", "dataset"), ("stores", "store")):
+    for section, noun in _NAMED:
         entries = value.get(section)
         for i, entry in enumerate(entries if isinstance(entries, list) else ()):
             if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
@@ -222,7 +239,7 @@ def _cross_check(marked: Marked, document: shapes.SiteFile) -> None:
             pairs[pair] += 1
             if pairs[pair] == 2:
                 marked.complain(("links", i), f"the link {pair[0]} → {pair[1]} stands there twice")
-    for section in ("listen", "datasets"):
+    for section in ("listen", "datasets", "agreements", "archetypes"):
         if me is None and getattr(document, section):
             marked.complain((section,), "is for a site that is served: say which in site:")
     timeouts = document.timeouts
@@ -279,6 +296,9 @@ def _records(marked: Marked, document: shapes.SiteFile, directory: Path, file: s
         peers=tuple(peers),
         state=state or (state_directory() / me if me else state_directory()),
         datasets=tuple(_registration(entry, directory) for entry in document.datasets),
+        agreements=tuple(entry.record(me or "") for entry in document.agreements),
+        archetypes=tuple(entry.record() for entry in document.archetypes),
+        operations=tuple(own.operations) if own else (),
         backend=Backend(
             kind=backend.kind if backend else "local",
             settings=backend.settings() if backend else None,

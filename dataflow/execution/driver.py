@@ -31,6 +31,7 @@ from dataflow.execution.events import (
     Broke,
     Crossed,
     Ended,
+    Errand,
     Event,
     Fault,
     JobStarted,
@@ -46,6 +47,7 @@ from dataflow.execution.events import (
     TransferOrder,
     UnitReported,
     UnitStarted,
+    errand_of,
 )
 from dataflow.execution.journal import Journal
 from dataflow.execution.orders import order_id, order_of, wanted
@@ -80,7 +82,7 @@ class Surroundings:
     replan
         A job that cannot go on as planned → a plan for the rest of it; raises ``PlacementError``.
     source_of
-        Something to read a replica of any site from, for a job; what is relayed is read there.
+        Something to read a replica of any site from, on an errand; what is relayed is read there.
     datasets
         Keys → the catalog's records of them, where there are any.
     clock
@@ -93,7 +95,7 @@ class Surroundings:
     code: CodeStore
     access: Callable[[str], SiteAccess]
     replan: Callable[[JobState], Awaitable[Plan]]
-    source_of: Callable[[Replica, str], Source]
+    source_of: Callable[[Replica, Errand], Source]
     datasets: Callable[[Sequence[str]], Mapping[str, Dataset]]
     clock: Callable[[], float]
     lost_after: float = 8.0
@@ -409,7 +411,7 @@ class _Relay:
         if not isinstance(order, TransferOrder) or not isinstance(access, TakesWants):
             raise GraphError(f"{order.id} cannot be relayed to {order.site!r}")
         if self._serving is None or self._serving.done():
-            source = self._around.source_of(order.replica, order.job)
+            source = self._around.source_of(order.replica, errand_of(order))
             work = serve_wants(access, order.id, source)
             self._serving = asyncio.create_task(work, name=f"relay {order.id}")
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from dataflow.agreements import Request
 from dataflow.datasets import Dataset, Extent, Replica
 from dataflow.execution.programs import Program
 from dataflow.graph.operation import Step
@@ -32,6 +33,16 @@ Fault = Literal["user", "worker", "site", "input"]
 ErrorDocument = Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """Why somebody reads at a site: for which job and user, by which request, to take it where."""
+
+    job: str = ""
+    user: str = ""
+    request: Request = field(default_factory=Request)
+    to: str = ""
+
+
 # --- orders: driver → site ---------------------------------------------------------------------
 
 
@@ -43,7 +54,8 @@ class SegmentOrder:
     ``inputs`` are replicas at the site, by key, and ``datasets`` says what they are; ``extents`` has
     the shapes of absent arguments; ``seconds`` and ``memory`` (bytes) what the plan expects of a step. Every key in ``outputs`` is stored; those in ``results`` are
     what the user asked for, and get the ``tags``. The code of each step must have been handed over
-    before.
+    before. ``origins`` and ``rows`` say for each step what its result is made of, and whose rows it
+    carries (see :class:`~dataflow.datasets.Lineage`); the site writes them itself.
     """
 
     id: str
@@ -61,6 +73,9 @@ class SegmentOrder:
     walltime: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     memory: Mapping[str, int] = field(default_factory=dict)
+    request: Request = field(default_factory=Request)
+    origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     type: Literal["segment"] = "segment"
 
 
@@ -81,10 +96,16 @@ class TransferOrder:
     relayed: bool = False
     target: str = ""
     user: str = ""
+    request: Request = field(default_factory=Request)
     type: Literal["transfer"] = "transfer"
 
 
 Order = SegmentOrder | TransferOrder
+
+
+def errand_of(order: TransferOrder) -> Errand:
+    """The errand on which a copy is fetched."""
+    return Errand(job=order.job, user=order.user, request=order.request, to=order.site)
 
 
 # --- reports: site → driver --------------------------------------------------------------------

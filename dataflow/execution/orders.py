@@ -58,6 +58,7 @@ def order_of(
             relayed=bool(transfer.via) and not transfer.at,
             target=transfer.target if transfer.at else "",
             user=state.user,
+            request=plan.request,
         )
     steps = tuple(plan.step_by_key[key] for key in unit.steps)
     return SegmentOrder(
@@ -73,6 +74,7 @@ def order_of(
         results=tuple(key for key in unit.outputs if key in plan.outputs),
         tags=state.tags,
         user=state.user,
+        request=plan.request,
         seconds={key: plan.assignment_by_key[key].seconds for key in unit.steps},
         memory={key: plan.assignment_by_key[key].memory for key in unit.steps},
     )

@@ -17,11 +17,12 @@ import structlog
 
 from dataflow.backends.base import Backend
 from dataflow.datasets import Replica
-from dataflow.errors import JobCancelled, JobError, SiteRefused, SiteUnreachable
+from dataflow.errors import JobCancelled, JobError, PolicyError, SiteRefused, SiteUnreachable
 from dataflow.execution.code import CodeStore
 from dataflow.execution.events import (
     Broke,
     Ended,
+    Errand,
     ErrorDocument,
     Order,
     Report,
@@ -50,13 +51,15 @@ KEPT_ORDERS = 10_000
 class _Running:
     """An order, its reports, and whoever waits for the next one."""
 
-    def __init__(self, order: Order, tally: Tally) -> None:
-        self.order = order
+    def __init__(self, order: Order, given: Order, tally: Tally) -> None:
+        self.order, self.given = order, given
         self._tally = tally
         tally.began(order)
         self.reports: list[Report] = []
         self.ended = False
         self.cancelled = False
+        #: Why it was ended by whoever owns the data.
+        self.revoked: PolicyError | None = None
         #: What a relayed order asks for, and where it gets it.
         self.desk = Desk() if isinstance(order, TransferOrder) and order.relayed else None
         self.work: asyncio.Task[None] | None = None
@@ -94,8 +97,9 @@ class SiteRunner:
         Seconds since the epoch.
     new_attempt
         A name that nobody else uses for a try at writing results.
-    installed
-        ``name@version`` of the operations that a steward runs; a lab runs any.
+    admit
+        Lets an order in, as it is to be kept, or raises; what a site may run for whom is no
+        business of this class.
     """
 
     def __init__(
@@ -105,14 +109,14 @@ class SiteRunner:
         stores: Callable[[], Sequence[Store]],
         backend: Backend,
         code: CodeStore,
-        source_of: Callable[[Replica, str], Source],
+        source_of: Callable[[Replica, Errand], Source],
         publish: Callable[[Sequence[Any]], None],
         clock: Callable[[], float],
         new_attempt: Callable[[], str],
-        installed: frozenset[str] = frozenset(),
+        admit: Callable[[Order], Order] | None = None,
     ) -> None:
         self.name = site.name
-        self._trust, self._installed = site.trust, installed
+        self._admit = admit or _admit_to(site)
         self._clock, self._code = clock, code
         self._workplace = Workplace(
             site=site,
@@ -137,7 +141,7 @@ class SiteRunner:
         """Begin an order, or attach to it if its id is known."""
         known = self._orders.get(order.id)
         if known is not None:
-            if known.order != order:
+            if known.given != order:
                 raise SiteRefused(self.name, f"{order.id!r} is the id of another order")
             return
         if self._closed:
@@ -148,8 +152,9 @@ class SiteRunner:
             raise SiteRefused(self.name, f"{order.replica.url} is not a copy of {order.key}")
         if isinstance(order, SegmentOrder):
             self._check(order)
+        admitted = self._admit(order)
         self._forget()
-        running = self._orders[order.id] = _Running(order, self.tally)
+        running = self._orders[order.id] = _Running(admitted, order, self.tally)
         running.work = asyncio.create_task(self._carry_out(running))
 
     async def follow(self, order: str, since: int, wait: float) -> Sequence[Report]:
@@ -173,6 +178,24 @@ class SiteRunner:
         if running is not None and not running.cancelled and running.work is not None:
             running.cancelled = True
             running.work.cancel()
+
+    def recheck(self, still: Callable[[Order], PolicyError | None]) -> list[str]:
+        """End the orders that may not go on; their ids.
+
+        Parameters
+        ----------
+        still
+            Why an order has to end; ``None`` if it may go on.
+        """
+        ended = []
+        for id, running in list(self._orders.items()):
+            if running.ended or running.work is None:
+                continue
+            running.revoked = running.revoked or still(running.order)
+            if running.revoked is not None:
+                running.work.cancel()
+                ended.append(id)
+        return ended
 
     @property
     def busy(self) -> bool:
@@ -239,13 +262,7 @@ class SiteRunner:
     # --- one order ------------------------------------------------------------------------------
 
     def _check(self, order: SegmentOrder) -> None:
-        """Refuse steps that this site does not run for anybody."""
-        for step in order.steps:
-            name = f"{step.operation.name}@{step.operation.version}"
-            if self._trust == "steward" and name not in self._installed:
-                raise SiteRefused(
-                    self.name, f"a steward runs only what is installed here, and {name} is not"
-                )
+        """Refuse steps that are not what they claim to be."""
         together = {step.key: step for step in order.steps}
         for step in order.steps:
             if forged(step, together):
@@ -297,6 +314,8 @@ class SiteRunner:
             ) from None
 
     def _stopped(self, running: _Running) -> Broken:
+        if running.revoked is not None:
+            return broken(running.revoked, "user")
         if running.cancelled:
             return broken(JobCancelled(running.order.job), "user")
         return broken(SiteUnreachable(self.name, "it is shutting down"), "site")
@@ -306,6 +325,19 @@ class SiteRunner:
         oldest = self._clock() - KEPT_SECONDS
         while self._ended and (len(self._ended) > KEPT_ORDERS or self._ended[0][0] < oldest):
             self._orders.pop(self._ended.popleft()[1], None)
+
+
+def _admit_to(site: Site) -> Callable[[Order], Order]:
+    """Where nobody decides: a lab runs what it is sent, a steward nothing."""
+
+    def admit(order: Order) -> Order:
+        if site.trust == "steward" and isinstance(order, SegmentOrder):
+            raise SiteRefused(
+                site.name, "a steward runs only what is installed here, and nothing is"
+            )
+        return order
+
+    return admit
 
 
 def _broke(failure: Failure) -> Broke:

@@ -423,6 +423,8 @@ class _Segment:
             job=str(said.get("job", "")),
             plan=str(said.get("plan", "")),
             environment=said.get("environment", {}),
+            origins=order.origins.get(manifest.key, ()),
+            rows=order.rows.get(manifest.key, {}),
         )
         return dataset_of(
             manifest,

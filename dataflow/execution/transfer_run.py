@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from dataflow.datasets import Dataset, Extent, Format, Kind
 from dataflow.errors import (
     CorruptResult,
+    PolicyError,
     SiteError,
     TransferFailed,
     UnknownDataset,
     UnreadableDataset,
 )
-from dataflow.execution.events import Crossed, Report, Stored, TransferOrder
+from dataflow.execution.events import Crossed, Report, Stored, TransferOrder, errand_of
 from dataflow.execution.failures import Broken, Failure, broken, text_of
 from dataflow.execution.workplace import Workplace
 from dataflow.graph.keys import digest
@@ -90,7 +91,7 @@ class _Transfer:
 
         try:
             return await copy(
-                self.source or workplace.source_of(order.replica, order.job),
+                self.source or workplace.source_of(order.replica, errand_of(order)),
                 root=place.root,
                 key=order.key,
                 attempt=self._attempt(),
@@ -160,6 +161,8 @@ class _Transfer:
         cause = error.__cause__ if isinstance(error, TransferFailed) else error
         if isinstance(cause, UnknownDataset | UnreadableDataset | CorruptResult):
             return broken(cause, "input")
+        if isinstance(cause, PolicyError):
+            return broken(cause, "user")
         if isinstance(cause, SiteError):
             return broken(cause, "site")
         reason = error.reason if isinstance(error, TransferFailed) else text_of(error)

@@ -114,6 +114,9 @@ def _message(state: JobState) -> str:
         return next(iter(str(error).strip().splitlines()), type(error).__name__)
     if state.replan:
         return f"{state.replan}; looking for another way"
+    if state.plan.missing:
+        left_out = "; ".join(f"{label} ({why})" for label, why in state.plan.missing.items())
+        return f"incomplete, without {left_out}"
     return "" if state.over else _waiting(tuple(state.programs.values()))
 
 

@@ -12,6 +12,7 @@ from dataflow.backends.base import Backend
 from dataflow.datasets import Kind, Replica
 from dataflow.errors import ConfigError, DataflowError, StorageError, UnsafeStore
 from dataflow.execution.code import CodeStore
+from dataflow.execution.events import Errand
 from dataflow.execution.failures import Broken, broken, text_of
 from dataflow.execution.futures import Begun
 from dataflow.execution.inputs import Lying
@@ -70,7 +71,7 @@ class Workplace:
         stores: Callable[[], Sequence[Store]],
         backend: Backend,
         code: CodeStore,
-        source_of: Callable[[Replica, str], Source],
+        source_of: Callable[[Replica, Errand], Source],
         publish: Callable[[Sequence[Any]], None],
         clock: Callable[[], float],
         new_attempt: Callable[[], str],

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import structlog
 
+from dataflow.agreements import Agreement
 from dataflow.backends.base import Backend
 from dataflow.backends.make import make_backend
 from dataflow.catalog.entries import (
@@ -46,7 +47,7 @@ from dataflow.execution import observe
 from dataflow.execution.code import CodeStore
 from dataflow.execution.coordinator import Coordinator
 from dataflow.execution.driver import Surroundings
-from dataflow.execution.events import Event, JobCreated, SiteAccess
+from dataflow.execution.events import Errand, Event, JobCreated, SiteAccess
 from dataflow.execution.journal import Journal
 from dataflow.execution.meter import Meter
 from dataflow.execution.runner import SiteRunner
@@ -54,7 +55,11 @@ from dataflow.execution.state import ENDS, JobState
 from dataflow.execution.tally import Figure
 from dataflow.execution.view import JobView, LedgerEntry, known_of, ledger_of, view_of
 from dataflow.graph.graph import Graph
-from dataflow.participant import registering, watching
+from dataflow.participant import agreeing, registering, watching
+from dataflow.participant.audit import FILE as AUDIT_FILE
+from dataflow.participant.audit import Audit
+from dataflow.participant.gate import Gate, reader_of
+from dataflow.participant.installed import install
 from dataflow.participant.opened import Opened
 from dataflow.participant.tidying import tidy_daily
 from dataflow.participant.ways import Ways
@@ -74,6 +79,9 @@ LINK_VALID_SECONDS = 24 * 3600.0
 FIRST_ANSWERS_SECONDS = 0.25
 #: How long to look for a job that nobody has heard of yet (s): news travels this fast.
 HEARSAY_SECONDS = 1.5
+
+#: Seconds between two looks whether what runs here is still granted.
+RECHECK_SECONDS = 0.5
 
 What = Literal["cancel", "suspend", "resume"]
 
@@ -132,6 +140,10 @@ class Participant:
             directory=self.state_dir / "workers",
             site=self.name,
         )
+        installed = install(federation.operations, self.code)
+        self.site = replace(self.site, operations=tuple(sorted(installed)))
+        self.audit = Audit(self.state_dir / AUDIT_FILE, clock)
+        self.gate = Gate(self.site, self.records, self.audit, clock, installed)
         self._runner = SiteRunner(
             site=self.site,
             stores=lambda: self.opened.all,
@@ -141,6 +153,7 @@ class Participant:
             publish=self._publish,
             clock=clock,
             new_attempt=lambda: secrets.token_hex(8),
+            admit=self.gate.order,
         )
         self._changes: dict[str, JobState] = {}
         around = Surroundings(
@@ -177,6 +190,8 @@ class Participant:
             self.records.add(self.site)
         self.opened.publish()
         self.records.add(*self.federation.links)
+        if self._has_site:
+            agreeing.seed(self.records, self.federation.agreements, self.federation.archetypes)
         for peer in self.federation.peers:
             self.sync.join(peer.address, peer.credentials, peer.site)
         for listed in self.federation.datasets:
@@ -193,6 +208,7 @@ class Participant:
         self.coordinator.start()
         if self._has_site:
             self._do(self._settle_in())
+            self._do(self._keep_agreements())
             self._do(tidy_daily(self.stores, self.cache, self._clock))
         elif self.federation.views or any(p.ssh is not None for p in self.federation.peers):
             self._do(self._measure_links())  # what is relayed goes over here
@@ -305,6 +321,48 @@ class Participant:
         there, here = site.name, self.name
         return [await measure_link(agent, source=there, target=here, clock=clock, now=now)]
 
+    # --- agreements ---------------------------------------------------------------------------
+
+    def agreements(self) -> list[Agreement]:
+        """What the owners of data at this site grant."""
+        return self.records.agreements(self.name)
+
+    def agree(self, agreement: Agreement, by: str) -> None:
+        """Put an agreement of this site in the place of the one of its name."""
+        agreeing.put(self.records, self.audit, agreement, by)
+        self._runner.recheck(self.gate.still)
+
+    def withdraw(self, name: str, by: str) -> None:
+        """Take an agreement of this site back; what rests on it ends.
+
+        Raises
+        ------
+        PolicyError
+            If there is none of this name.
+        """
+        agreeing.withdraw(self.records, self.audit, name, by)
+        self._runner.recheck(self.gate.still)
+
+    async def _keep_agreements(self) -> None:
+        """End what no agreement carries any more: one was changed, here or elsewhere, or ran out."""
+        while True:
+            await asyncio.sleep(RECHECK_SECONDS)
+            try:
+                if self._runner.busy:
+                    self._runner.recheck(self.gate.still)
+            except Exception:  # asked again soon, and nothing new is let in without the gate
+                log.exception("agreements_not_rechecked", site=self.name)
+
+    def may_read(self, replica: Replica, errand: Errand, via: Sequence[str]) -> None:
+        """Let the bytes of a copy at this site go, by way of the sites that see them.
+
+        Raises
+        ------
+        NotGranted
+            If an owner does not grant it.
+        """
+        self.gate.read(replica, reader_of(errand, *via))
+
     # --- datasets -------------------------------------------------------------------------------
 
     async def register(
@@ -404,20 +462,32 @@ class Participant:
                 found[key] = snapshot.resolve(key)
         return found
 
-    def source_of(self, replica: Replica, job: str) -> Source:
-        """Straight from the store, if we open it ourselves, else from an agent."""
+    def source_of(self, replica: Replica, errand: Errand) -> Source:
+        """Straight from the store, if we open it ourselves, else from an agent.
+
+        What lies here goes only where its owner lets it go.
+
+        Raises
+        ------
+        NotGranted
+            If an owner does not grant it.
+        """
+        if replica.site == self.name and self._has_site and errand.to not in ("", self.name):
+            self.gate.read(replica, reader_of(errand))
         source = self.opened.source(replica)
         if source is not None:
             return source
-        return self.ways.to(self.opened.server(replica)).source(replica_id(replica), job=job)
+        return self.ways.to(self.opened.server(replica)).source(replica_id(replica), job=errand)
 
     # --- plans ----------------------------------------------------------------------------------
 
     def plan(self, graph: Graph, **asked: Any) -> Plan:
         """A plan in the world as it is known now; see :func:`planning.plan_graph`."""
         from dataflow.participant import planning  # numpy: an agent answers before it plans
+        from dataflow.participant.owners import Asking
 
-        asked = {"near": self._near, **asked}
+        asking = replace(asked.pop("asking", None) or Asking(), time=self._clock())
+        asked = {"near": self._near, "asking": asking, **asked}
         return planning.plan_graph(graph, self._seen_from_here(), self.measurements(), **asked)
 
     @property
@@ -450,7 +520,7 @@ class Participant:
         from dataflow.participant import planning
 
         snapshot, known = self._seen_from_here(), self.measurements()
-        return planning.plan_rest(state, snapshot, known, self._near)
+        return planning.plan_rest(state, snapshot, known, self._near, self._clock())
 
     # --- jobs -----------------------------------------------------------------------------------
 
@@ -535,6 +605,7 @@ class Participant:
     def meter(self, job: str, key: str, nbytes: int, to: str) -> None:
         """Note bytes that this site handed out for a job."""
         self._meter.add(job, key, nbytes, to, self._clock())
+        self.gate.served(job, key, nbytes, to)
 
     async def _keeper(self, job_id: str) -> str:
         """The site that coordinates a job; news of it may be on its way to us.

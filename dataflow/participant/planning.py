@@ -8,15 +8,17 @@ from typing import Any
 
 from dataflow.catalog.snapshot import Snapshot
 from dataflow.datasets import Replica
-from dataflow.errors import NoAllowedSite, PlacementError
+from dataflow.errors import NoAllowedSite, PlacementError, PolicyError
 from dataflow.execution.state import JobState
 from dataflow.graph.graph import Graph
+from dataflow.participant.owners import Asking, ask_owners, asked_again, part_of
 from dataflow.placement.make import graph_of, make_plan
 from dataflow.placement.measurements import Measurements
 from dataflow.placement.plan import Keep, Plan
 from dataflow.placement.solve import Rule
 from dataflow.placement.spread import Wanted, spread
-from dataflow.policy.check import Verdict, check
+from dataflow.policy.archetype import Load
+from dataflow.policy.check import Verdict
 from dataflow.policy.scope import Bind, Scope, choose, has_both, scope_of, too_far
 from dataflow.sites import Link, Topology
 
@@ -38,6 +40,9 @@ def plan_graph(
     pinned: Mapping[str, str] | None = None,
     near: str = "",
     told: Mapping[str, Any] | None = None,
+    asking: Asking | None = None,
+    loads: Mapping[str, Load] | None = None,
+    partial: bool = False,
 ) -> Plan:
     """A plan for a graph in the world as the snapshot shows it.
 
@@ -45,9 +50,17 @@ def plan_graph(
     ----------
     told
         What else the plan's options are to remember.
+    asking
+        How the owners of the data are asked.
+    loads
+        Site → its load, for the choice of the archetype.
+    partial
+        If a site is lost during the run, results that need it may be left out.
 
     Raises
     ------
+    NotGranted
+        If owners do not grant it.
     ScopeError
         If the scope cannot be read, names what is not there, or cannot be honoured.
     PlacementError
@@ -56,12 +69,15 @@ def plan_graph(
     scope, excluded, pinned = scope_of(scope), dict(excluded or {}), dict(pinned or {})
     _check_scope(graph, snapshot, scope, excluded, keep)
     _check_pinned(graph, snapshot, pinned)
-    verdicts = check(graph, snapshot.topology, scope=scope, excluded=excluded)
+    answer = ask_owners(
+        graph, snapshot, asking or Asking(), scope=scope, excluded=excluded, loads=loads
+    )
+    replicas = answer.readable(snapshot.replicas)
     plan = make_plan(
-        graph,
+        answer.graph,
         topology=snapshot.topology,
-        replicas=snapshot.replicas,
-        verdicts=verdicts,
+        replicas=replicas,
+        verdicts=answer.verdicts,
         measurements=measurements,
         result_at=result_at,
         keep=keep,
@@ -69,39 +85,75 @@ def plan_graph(
         reuse=reuse,
         pinned=pinned,
         near=near,
-        options={"scope": scope.document(), "excluded": excluded, "pinned": pinned, **(told or {})},
+        options={
+            "scope": scope.document(),
+            "excluded": excluded,
+            "pinned": pinned,
+            **({"partial": True} if partial else {}),
+            **(told or {}),
+        },
     )
-    wanted = _wanted(graph, snapshot, scope, verdicts, excluded)
-    spread_out = spread(
-        plan,
-        wanted,
-        topology=snapshot.topology,
-        replicas=snapshot.replicas,
-        measurements=measurements,
+    wanted = _wanted(answer.graph, snapshot, scope, answer.verdicts, excluded)
+    whole = spread(
+        plan, wanted, topology=snapshot.topology, replicas=replicas, measurements=measurements
     )
-    return _open_roads(spread_out)
+    return _open_roads(answer.written_into(whole))
 
 
-def plan_rest(state: JobState, snapshot: Snapshot, measurements: Measurements, near: str) -> Plan:
+def plan_rest(
+    state: JobState, snapshot: Snapshot, measurements: Measurements, near: str, now: float = 0.0
+) -> Plan:
     """A plan for what is left of a job: without the sites it lost, with what it has stored.
+
+    Where the user allows a partial answer, results for which there is no other way are left out.
 
     Raises
     ------
+    NotGranted
+        If owners do not grant the rest any more.
     PlacementError
         If there is no other way.
     """
+    plan, graph = state.plan, graph_of(state.plan)
+    known = (snapshot, measurements, near, now)
+    try:
+        return _rest_of(graph, state, *known)
+    except (PlacementError, PolicyError):
+        if not plan.options.get("partial") or len(graph.outputs) < 2:
+            raise
+        left, missing = [], dict(plan.missing)
+        for output in graph.outputs:
+            try:
+                _rest_of(part_of(graph, [output]), state, *known)
+                left.append(output)
+            except (PlacementError, PolicyError):
+                missing[plan.label(output)] = state.replan
+        if not left:
+            raise
+    rest = _rest_of(part_of(graph, left), state, *known)
+    return replace(rest, missing={**missing, **rest.missing})
+
+
+def _rest_of(
+    graph: Graph,
+    state: JobState,
+    snapshot: Snapshot,
+    measurements: Measurements,
+    near: str,
+    now: float,
+) -> Plan:
     plan = state.plan
-    graph = graph_of(plan)
     excluded, pinned = (_words(plan, name) for name in ("excluded", "pinned"))
     scope = scope_of(plan.options.get("scope") or None)
     excluded |= dict.fromkeys(state.lost, "lost during this job")
-    verdicts = check(graph, snapshot.topology, scope=scope, excluded=excluded)
-    copies = _copies(state, snapshot, graph, excluded)
+    asking = asked_again(plan.request, state.user, now)
+    answer = ask_owners(graph, snapshot, asking, scope=scope, excluded=excluded)
+    copies = answer.readable(_copies(state, snapshot, graph, excluded))
     rest = make_plan(
         graph,
         topology=snapshot.topology,
         replicas=copies,
-        verdicts=verdicts,
+        verdicts=answer.verdicts,
         measurements=measurements,
         result_at=plan.result_at,
         keep=plan.keep,
@@ -110,14 +162,14 @@ def plan_rest(state: JobState, snapshot: Snapshot, measurements: Measurements, n
         near=near,
         options={**plan.options, "excluded": excluded},
     )
-    spread_out = spread(
+    whole = spread(
         rest,
-        _wanted(graph, snapshot, scope, verdicts, excluded),
+        _wanted(graph, snapshot, scope, answer.verdicts, excluded),
         topology=snapshot.topology,
         replicas=copies,
         measurements=measurements,
     )
-    return _open_roads(spread_out)
+    return _open_roads(answer.written_into(whole))
 
 
 def _open_roads(plan: Plan) -> Plan:

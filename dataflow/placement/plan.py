@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from dataflow._quantities import format_bytes, format_seconds
+from dataflow.agreements import Request
 from dataflow.datasets import Dataset, Extent, Replica
 from dataflow.graph.operation import Step
 from dataflow.sites import Topology
@@ -128,6 +129,10 @@ class Plan:
         How it was asked for, such as the collector's rule.
     copies
         Key of a result → sites that shall have a copy of it in the end, where that was asked for.
+    request
+        How owners of the data are asked, and under which archetypes.
+    missing
+        Label of each result that is left out → why.
     originals
         Steps of the graph as the user built it that stand otherwise in ``steps`` or not at all: what
         was split, and what need not run; :func:`dataflow.placement.make.graph_of` needs them.
@@ -151,6 +156,8 @@ class Plan:
     options: Mapping[str, Any] = field(default_factory=dict)
     originals: tuple[Step, ...] = ()
     copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    request: Request = field(default_factory=Request)
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def step_by_key(self) -> Mapping[str, Step]:

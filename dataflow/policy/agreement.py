@@ -19,12 +19,12 @@ _TAG = "tag:"
 class Asked:
     """What somebody asks of an owner: everything that an agreement speaks about but the place.
 
-    ``time`` is in seconds since the epoch.
+    ``time`` is in seconds since the epoch. Where ``type`` or ``purpose`` is ``None``, any will do.
     """
 
     user: str
-    type: str = ""
-    purpose: str = ""
+    type: str | None = ""
+    purpose: str | None = ""
     time: float = 0.0
 
 
@@ -54,10 +54,10 @@ class Grant:
         """Those of ``sites`` that may be the third party."""
         return [site for site in sites if self.allows_provider(site)]
 
-    def forced(self, type: str) -> tuple[str, ...]:
+    def forced(self, type: str | None) -> tuple[str, ...]:
         """Services that have to come first in a request of this type."""
         found = self.relation.forced
-        return tuple(dict.fromkeys((*found.get(ANY, ()), *found.get(type, ()))))
+        return tuple(dict.fromkeys((*found.get(ANY, ()), *found.get(type or "", ()))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +111,11 @@ def grants(
 def _how_far(agreement: Agreement, relation: Relation, dataset: Dataset, asked: Asked) -> int:
     if not _is_for(agreement, relation, asked.user):
         return 0
-    if not _has(relation.request_types, asked.type):
+    if asked.type is not None and not _has(relation.request_types, asked.type):
         return 1
     if not selects(relation.datasets, dataset):
         return 2
-    if not _has(relation.purposes, asked.purpose):
+    if asked.purpose is not None and not _has(relation.purposes, asked.purpose):
         return 3
     return 5 if _holds_at(relation, asked.time) else 4
 

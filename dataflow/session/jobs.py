@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dataflow import _html
@@ -53,6 +53,11 @@ class Job:
     def plan(self) -> Plan:
         """The plan that it follows now; another than submitted, if a site was lost."""
         return self._refreshed().plan
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """Label of each result that is left out → why; an answer with any is incomplete."""
+        return self._refreshed().plan.missing
 
     def events(self, since: int = 0) -> Sequence[Event]:
         """Its journal."""
@@ -145,7 +150,7 @@ class Job:
             snapshot = session._participant.snapshot()
             dataset = dataset or state.plan.sources.get(key) or snapshot.resolve(key)
             copies = list(dict.fromkeys([*copies, *snapshot.replicas_of(key)]))
-        return session._read(dataset, copies, job=self.id)
+        return session._read(dataset, copies, job=self.id, request=state.plan.request)
 
     def _refreshed(self) -> JobState:
         if self._state is None or not self._state.over:

@@ -17,14 +17,17 @@ from dataflow.errors import (
     ConfigError,
     CorruptResult,
     DataflowError,
+    PolicyError,
     SiteError,
+    TransferFailed,
     UnknownDataset,
     UnreadableDataset,
 )
+from dataflow.execution.events import Errand
 from dataflow.participant import Participant
 from dataflow.session.loop import LoopThread
 from dataflow.storage.credentials import resolve
-from dataflow.storage.manifest import ONE_FILE, replica_of
+from dataflow.storage.manifest import ONE_FILE, Manifest, replica_of
 from dataflow.storage.open import local_path, split
 from dataflow.storage.transfer import copy
 from dataflow.stores import Store
@@ -40,8 +43,8 @@ def read(
     loop: LoopThread,
     dataset: Dataset,
     copies: Sequence[Replica],
+    errand: Errand,
     *,
-    job: str = "",
     lazy: bool = True,
 ) -> Any:
     """Open the nearest of several copies.
@@ -70,7 +73,7 @@ def read(
             store = opened[replica]
             if replica.site == participant.name or store is not None:
                 return _opened(participant, loop, dataset, replica, store, lazy)
-            return _there(participant, loop, dataset, replica, job, lazy, small)
+            return _there(participant, loop, dataset, replica, errand, lazy, small)
         except (SiteError, UnknownDataset, UnreadableDataset, CorruptResult) as error:
             last = error
     raise last
@@ -88,7 +91,7 @@ def _opened(
     from dataflow.storage.read import open_data  # xarray, pandas and Dask: a second
 
     if dataset.kind == "files" and local_path(replica.url) is None:
-        replica = loop.run(_fetch(participant, dataset, replica, ""))
+        replica = loop.run(_fetch(participant, dataset, replica, Errand()))
         return open_data(replica, kind=dataset.kind, lazy=lazy)
     credentials = resolve(store.credentials) if store is not None else {}
     options = store.options if store is not None else ()
@@ -102,7 +105,7 @@ def _there(
     loop: LoopThread,
     dataset: Dataset,
     replica: Replica,
-    job: str,
+    errand: Errand,
     lazy: bool,
     small: bool,
 ) -> Any:
@@ -110,28 +113,30 @@ def _there(
 
     client = participant.ways.to(participant.opened.server(replica))
     if small and replica.format == "zarr" and replica.nbytes <= SMALL_ARRAY:
-        return loop.run(_small(participant, dataset, replica, job))
+        return loop.run(_small(participant, dataset, replica, errand))
     loop.run(client.ready())
     try:
         url = client.data_url(replica_id(replica))
     except ConfigError:  # a Unix socket, which the libraries that read arrays cannot be sent to
         url = ""
     if dataset.kind in ("table", "files") or not url:
-        replica = loop.run(_fetch(participant, dataset, replica, job))
+        replica = loop.run(_fetch(participant, dataset, replica, errand))
         return open_data(replica, kind=dataset.kind, lazy=lazy)
     if replica.format in ONE_FILE:
         url = f"{url}/{split(replica.url)[1]}"
     there = replace(replica, url=url)
-    return open_data(there, kind=dataset.kind, headers=client.headers(job), lazy=lazy)
+    return open_data(there, kind=dataset.kind, headers=client.headers(errand), lazy=lazy)
 
 
-async def _small(participant: Participant, dataset: Dataset, replica: Replica, job: str) -> Any:
+async def _small(
+    participant: Participant, dataset: Dataset, replica: Replica, errand: Errand
+) -> Any:
     """All files of a small array in one round trip, in place of one for each file."""
     from dataflow.storage.read import as_kind, open_data
     from dataflow.storage.small import small_result
 
     client = participant.ways.to(participant.opened.server(replica))
-    files = unpacked(replica, await client.archive(replica_id(replica), job=job))
+    files = unpacked(replica, await client.archive(replica_id(replica), job=errand))
     opened = small_result(replica.url, files.get)
     if opened is not None:
         return as_kind(opened, dataset.kind, replica)
@@ -172,10 +177,24 @@ def unpacked(replica: Replica, archive: bytes) -> dict[str, bytes]:
         raise UnreadableDataset(replica.url, f"what {replica.site} sends: {error}") from error
 
 
-async def _fetch(participant: Participant, dataset: Dataset, replica: Replica, job: str) -> Replica:
+async def _fetch(
+    participant: Participant, dataset: Dataset, replica: Replica, errand: Errand
+) -> Replica:
     participant.cache.mkdir(parents=True, exist_ok=True)
-    manifest = await copy(
-        participant.source_of(replica, job),
+    try:
+        manifest = await _copied(participant, dataset, replica, errand)
+    except TransferFailed as error:
+        if isinstance(error.__cause__, PolicyError):  # it is no failure of the way
+            raise error.__cause__ from None
+        raise
+    return replica_of(manifest, participant.name, "cache")
+
+
+async def _copied(
+    participant: Participant, dataset: Dataset, replica: Replica, errand: Errand
+) -> Manifest:
+    return await copy(
+        participant.source_of(replica, errand),
         root=participant.cache.as_uri(),
         key=replica.key,
         attempt="fetched",
@@ -185,4 +204,3 @@ async def _fetch(participant: Participant, dataset: Dataset, replica: Replica, j
         extent=dataset.extent,
         variable=replica.variable,
     )
-    return replica_of(manifest, participant.name, "cache")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
+from dataflow.agreements import Agreement, Request
 from dataflow.catalog.listing import Listing
 from dataflow.catalog.snapshot import Snapshot
 from dataflow.config import Federation, Settings
@@ -25,13 +26,15 @@ from dataflow.errors import (
     SiteUnreachable,
 )
 from dataflow.execution.code import pack
-from dataflow.execution.events import JobCreated
+from dataflow.execution.events import Errand, JobCreated
 from dataflow.graph.code import code_digest
 from dataflow.graph.graph import Graph, merge, of_dataset
 from dataflow.graph.keys import digest
 from dataflow.graph.operation import Functions, Step
 from dataflow.participant import Participant
+from dataflow.participant.owners import Asking
 from dataflow.placement.plan import Keep, Plan
+from dataflow.policy.archetype import Wish
 from dataflow.policy.scope import Scope
 from dataflow.session import reading
 from dataflow.session.jobs import Job
@@ -149,6 +152,28 @@ class Session:
         if job is not None:
             found = [d for d in found if d.lineage is not None and d.lineage.job == job]
         return Listing(found, snapshot)
+
+    def agreements(self, site: str | None = None) -> list[Agreement]:
+        """What owners grant, at one site or at all, as far as you may know of it."""
+        self._must_be_open()
+        return self._participant.records.agreements(site)
+
+    def agree(self, agreement: Agreement) -> None:
+        """Put an agreement of a site in the place of the one of its name; for its administrators.
+
+        It holds at once: requests follow it from now on, and what rests on a relation that is gone
+        ends at every site.
+
+        Raises
+        ------
+        PolicyError
+            If you are no administrator there.
+        """
+        participant = self._participant
+        if agreement.site == participant.federation.me:
+            participant.agree(agreement, self.user)
+        else:
+            self._run(participant.ways.to(agreement.site).agree(agreement))
 
     def __getitem__(self, name: str) -> Graph:
         """A dataset to build on, by name, ``site/name``, id or key.
@@ -277,9 +302,16 @@ class Session:
         return dataset
 
     def _read(
-        self, dataset: Dataset, copies: Sequence[Replica], *, job: str = "", lazy: bool = True
+        self,
+        dataset: Dataset,
+        copies: Sequence[Replica],
+        *,
+        job: str = "",
+        request: Request | None = None,
+        lazy: bool = True,
     ) -> Any:
-        return reading.read(self._participant, self._loop, dataset, copies, job=job, lazy=lazy)
+        errand = Errand(job=job, user=self.user, request=request or Request())
+        return reading.read(self._participant, self._loop, dataset, copies, errand, lazy=lazy)
 
     # --- plans -----------------------------------------------------------------------------------
 
@@ -293,6 +325,13 @@ class Session:
         result_at: str | None = None,
         keep: Keep | None = None,
         rule: Rule = "cheapest",
+        request: str = "",
+        purpose: str = "",
+        archetype: str = "",
+        aggregate: bool | None = None,
+        mixed: bool = False,
+        strict: bool = False,
+        partial: bool = False,
     ) -> Plan:
         """Where each step of a graph would run, what would move, and what it would cost.
 
@@ -320,11 +359,26 @@ class Session:
         rule
             Where the parts of split steps are put together: ``cheapest``, ``largest-input``,
             ``largest-intermediate`` or ``random``.
+        request, purpose
+            What kind of request this is, and for what: owners grant by both.
+        archetype
+            This one and no other, of those that the owners allow.
+        aggregate
+            Whether one answer over the data of several owners is wanted; default as the graph has it.
+        mixed
+            Owners may be served under different archetypes.
+        strict
+            Refuse the whole if an owner refuses a part. Otherwise results that somebody refuses are
+            left out, and ``plan.missing`` says why.
+        partial
+            If a site is lost during the run, results that need it may be left out as well.
 
         Raises
         ------
         ScopeError
             If the scope cannot be read or honoured; with the position.
+        NotGranted
+            If owners do not grant it, with the clauses of their agreements.
         PlacementError
             If no plan is possible, and why.
         NotLinear
@@ -341,6 +395,14 @@ class Session:
             result_at=self._place(self._settings.result_at if result_at is None else result_at),
             keep=keep or self._settings.keep,
             rule=rule,
+            partial=partial,
+            asking=Asking(
+                user=self.user,
+                type=request,
+                purpose=purpose,
+                wish=Wish(archetype=archetype, aggregate=aggregate, mixed=mixed),
+                strict=strict,
+            ),
         )
         self._functions.update(whole.functions)
         from dataflow.placement.make import relied_upon

@@ -49,8 +49,8 @@ class SiteSettings:
     """What one site has.
 
     ``memory`` is the limit of each Dask worker; ``environment`` is added to the agent's; ``more``
-    goes into the ``site:`` part of its file as it is. ``stores`` are further entries of ``stores:``;
-    one of a site that has no agent here declares that site too.
+    goes into the ``site:`` part of its file as it is, ``sections`` beside that. ``stores`` are
+    further entries of ``stores:``; one of a site that has no agent here declares that site too.
     """
 
     workers: int = 1
@@ -59,6 +59,7 @@ class SiteSettings:
     environment: Mapping[str, str] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
     stores: Sequence[Mapping[str, Any]] = ()
+    sections: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Federation:
@@ -380,9 +381,10 @@ class Federation:
                 *map(dict, settings.stores),
             ],
             "sites": [
-                *(self._site_entry(other) for other in knows),
+                *(self._site_entry(other, site) for other in knows),
                 *({"name": name, "workers": 0} for name in sorted(bare - set(self.sites))),
             ],
+            **settings.sections,
         }
 
     def _launch(self, site: str) -> None:

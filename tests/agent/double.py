@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from dataflow.agreements import Agreement
 from dataflow.catalog.access import PeerAccess
 from dataflow.catalog.entries import Peer, entry, replica_id
 from dataflow.catalog.records import Records
@@ -18,6 +19,7 @@ from dataflow.errors import UnknownDataset, UnknownJob
 from dataflow.execution.events import (
     Asked,
     Ended,
+    Errand,
     Event,
     JobCreated,
     Order,
@@ -25,6 +27,8 @@ from dataflow.execution.events import (
     Report,
 )
 from dataflow.execution.tally import Figure
+from dataflow.participant import agreeing
+from dataflow.participant.audit import Audit
 from dataflow.sites import Site, Topology, Trust
 from dataflow.stores import Store, store_for
 
@@ -102,6 +106,20 @@ class Double:
         self.joined: list[tuple[str, str | None]] = []
         self.asked: list[tuple[str, str, str]] = []
         self.life: list[str] = []
+        self.errands: list[tuple[Errand, tuple[str, ...]]] = []
+        self.audit = Audit(directory / "audit.jsonl", time.time)
+
+    def may_read(self, replica: Replica, errand: Errand, via: Sequence[str]) -> None:
+        self.errands.append((errand, tuple(via)))
+
+    def agreements(self) -> list[Agreement]:
+        return self.records.agreements(self.site.name)
+
+    def agree(self, agreement: Agreement, by: str) -> None:
+        agreeing.put(self.records, self.audit, agreement, by)
+
+    def withdraw(self, name: str, by: str) -> None:
+        agreeing.withdraw(self.records, self.audit, name, by)
 
     async def start(self) -> None:
         self.life.append("started")

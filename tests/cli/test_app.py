@@ -303,3 +303,22 @@ def test_a_reader_that_has_enough() -> None:
     command = f"{sys.executable} -m dataflow --help | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+def test_audit_verify(tmp_path: Path) -> None:
+    from dataflow.participant.audit import Audit
+
+    path = tmp_path / "state" / "audit.jsonl"
+    path.parent.mkdir()
+    Audit(path, lambda: 1.0).write(what="read")
+    site_file = tmp_path / "site.yaml"
+    site_file.write_text("site: {name: vu}\nstate: ./state\n")
+    program = [sys.executable, "-m", "dataflow", "audit", "verify"]
+    for where in (["--config", str(site_file)], [str(path)]):
+        done = subprocess.run([*program, *where], capture_output=True, text=True, check=True)
+        assert "1 entries hold; the last is" in done.stdout
+    path.write_text(path.read_text().replace("read", "none"))
+    done = subprocess.run([*program, str(path)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "broken at line 1: it was changed" in done.stdout
+    assert subprocess.run(program, capture_output=True).returncode == 2

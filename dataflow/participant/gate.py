@@ -1,0 +1,360 @@
+"""Gate: what this site says, for itself, to every order and every read.
+
+What a coordinator planned or believed does not matter here. A site decides about its own data by its
+own agreements, at this moment; about copies of what others own it asks their agreements as last
+heard. What it cannot tell is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from dataflow.agreements import Agreement, Archetype, Request
+from dataflow.catalog.entries import replica_id
+from dataflow.catalog.records import Records
+from dataflow.datasets import Dataset, Replica
+from dataflow.errors import NotGranted, SiteRefused
+from dataflow.execution.events import Errand, Order, SegmentOrder
+from dataflow.graph.operation import Operation
+from dataflow.participant.audit import Audit
+from dataflow.policy.agreement import Asked, Denial
+from dataflow.policy.archetype import SHIPPED
+from dataflow.policy.rights import Right, Rows, Standing, follow, right_of, standing
+from dataflow.sites import Site
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """Who gets bytes that this site hands out.
+
+    ``user`` for whom, ``sites`` all that see them on their way; none means the user's own hands.
+    """
+
+    user: str
+    sites: tuple[str, ...] = ()
+    request: Request = field(default_factory=Request)
+    job: str = ""
+
+
+class Gate:
+    """The agreements of one site, applied.
+
+    Parameters
+    ----------
+    site
+        Whose gate it is.
+    records
+        The catalog: own agreements and datasets are this site's own records.
+    audit
+        Gets an entry for each question about data that an agreement, or a steward, minds.
+    installed
+        What a steward runs, by ``name@version``; a lab's list, if it has one, binds the names of
+        forced services to their code.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        records: Records,
+        audit: Audit,
+        clock: Callable[[], float],
+        installed: Mapping[str, Operation],
+    ) -> None:
+        self._site, self._records, self._audit = site, records, audit
+        self._clock, self._installed = clock, installed
+        self._steward = site.trust == "steward"
+
+    # --- orders ---------------------------------------------------------------------------------
+
+    def order(self, order: Order) -> Order:
+        """Let an order in; as it is to be kept, with what its results will be made of.
+
+        Raises
+        ------
+        NotGranted
+            If an owner does not grant it.
+        SiteRefused
+            If a steward has not installed just these operations.
+        """
+        if not isinstance(order, SegmentOrder):
+            return order
+        minded = self._minds()
+        try:
+            for key, replica in order.inputs.items():
+                if minded:
+                    self._must_be_ours(key, replica)
+            rows, made_of = self._inputs(order, minded)
+            rights = self._rights(order.user, order.request, rows) if minded else {}
+            self._check_steps(order, rows, rights)
+        except (NotGranted, SiteRefused) as error:
+            self._write(order.user, "segment", order.id, str(error), order.job, allowed=False)
+            raise
+        if rights or self._steward:
+            clauses = {grant.clause for r in _flat(rights) for grant in r.grants[:1]}
+            self._write(order.user, "segment", order.id, "; ".join(sorted(clauses)), order.job)
+        return self._with_origins(order, rows, made_of, rights)
+
+    def still(self, order: Order) -> NotGranted | None:
+        """Why an order that runs must end now: a relation that it rests on is gone.
+
+        A milder change, another archetype say, lets it finish.
+        """
+        if not isinstance(order, SegmentOrder) or not self._minds():
+            return None
+        asked = Asked(user=order.user, type=order.request.type, purpose=order.request.purpose)
+        keys = {key for known in order.origins.values() for key in known}
+        for key in keys:
+            denial = self._denied(key, asked)
+            if denial is not None:
+                self._write(
+                    order.user, "revoked", order.id, denial.because, order.job, allowed=False
+                )
+                return NotGranted({self._site.name: denial.because})
+        return None
+
+    def _check_steps(
+        self, order: SegmentOrder, rows: Mapping[str, Rows], rights: Mapping[str, Sequence[Right]]
+    ) -> None:
+        for step in order.steps:
+            self._must_be_installed(step.operation, rights)
+        if not rights:
+            return
+        readings = follow(order.steps, rows, rights)
+        extents = {key: dataset.extent for key, dataset in order.datasets.items()}
+        for step in order.steps:
+            for key, applied in readings[step.key].reads.items():
+                said = [
+                    r.refuses(step.operation, applied, self._site.name) for r in rights.get(key, ())
+                ]
+                if said and said[0] is not None and all(said):
+                    raise NotGranted({self._site.name: said[0].because})
+                floor = max((right.row_floor for right in rights.get(key, ())), default=0)
+                known = extents[key].rows if key in extents else None
+                if floor and (known is None or known < floor):
+                    clause = rights[key][0].grants[0].clause
+                    text = f"{clause}: fewer than {floor} rows are not computed with"
+                    raise NotGranted({self._site.name: text})
+
+    def _must_be_installed(
+        self, operation: Operation, rights: Mapping[str, Sequence[Right]]
+    ) -> None:
+        name = f"{operation.name}@{operation.version}"
+        ours = self._installed.get(name)
+        if self._steward and ours is None:
+            raise SiteRefused(
+                self._site.name, f"a steward runs only what is installed here, and {name} is not"
+            )
+        forced = any(operation.name in right.forced for right in _flat(rights))
+        if ours is None and not (forced and self._installed):
+            return
+        if ours != operation:
+            raise SiteRefused(
+                self._site.name, f"{name} is not the operation that is installed here by that name"
+            )
+
+    def _must_be_ours(self, key: str, replica: Replica) -> None:
+        """An input must be a copy that this site has written down, under the key it says."""
+        known: Replica | None = self._records.get("replica", replica_id(replica), self._site.name)
+        if known is None or known.key != key or replica.key != key or known.url != replica.url:
+            raise NotGranted({self._site.name: f"input {key[:12]} is no copy that is known here"})
+
+    def _with_origins(
+        self,
+        order: SegmentOrder,
+        rows: Mapping[str, Rows],
+        made_of: Mapping[str, frozenset[str]],
+        rights: Mapping[str, Sequence[Right]],
+    ) -> SegmentOrder:
+        readings = follow(order.steps, rows, rights)
+        found: dict[str, frozenset[str]] = dict(made_of)
+        for step in order.steps:
+            found[step.key] = frozenset().union(*(found.get(k, frozenset()) for k in step.inputs))
+        return replace(
+            order,
+            origins={step.key: tuple(sorted(found[step.key])) for step in order.steps},
+            rows={k: reading.carries for k, reading in readings.items() if reading.carries},
+        )
+
+    def _inputs(
+        self, order: SegmentOrder, minded: bool
+    ) -> tuple[dict[str, Rows], dict[str, frozenset[str]]]:
+        """Rows that the inputs carry, and the registered data that they are made of."""
+        rows: dict[str, Rows] = {}
+        made_of: dict[str, frozenset[str]] = {}
+        for key in order.inputs:
+            known = self._known(key) if minded else []
+            if not known and not self._steward and key in order.datasets:
+                known = [order.datasets[key]]
+            carried, origins = _carried(key, known)
+            made_of[key] = origins
+            if carried:
+                rows[key] = carried
+        return rows, made_of
+
+    # --- reads ----------------------------------------------------------------------------------
+
+    def read(self, replica: Replica, reader: Reader) -> None:
+        """Let somebody have the bytes of a copy at this site.
+
+        Raises
+        ------
+        NotGranted
+            If an owner does not grant it.
+        """
+        if not self._minds():
+            return
+        rows, origins = _carried(replica.key, self._known(replica.key))
+        if not rows and not origins:
+            if not self._steward:
+                return
+            self._refuse(reader, replica, f"{self._site.name}: nobody here knows what this is")
+        minded = False
+        for right in _flat(self._rights(reader.user, reader.request, {replica.key: rows})):
+            minded = True
+            for site in reader.sites or ("",):
+                denial = right.goes_to(site)
+                if denial is not None:
+                    self._refuse(reader, replica, denial.because)
+        if not rows:
+            asked = Asked(user=reader.user, type=None, purpose=None, time=self._clock())
+            minded |= self._check_result(replica, reader, origins, asked)
+        if minded:
+            self._write(reader.user, "read", replica.key, "", reader.job, sites=reader.sites)
+
+    def served(self, job: str, key: str, nbytes: int, to: str) -> None:
+        """Write down bytes that were handed out."""
+        if self._minds():
+            self._audit.write(what="served", object=key, job=job, nbytes=nbytes, to=to)
+
+    def _check_result(
+        self, replica: Replica, reader: Reader, origins: Iterable[str], asked: Asked
+    ) -> bool:
+        """Results go to whoever may still ask for them; or to all, if the maker's relation says so."""
+        minded = False
+        for key in origins:
+            found = self._standing(key, asked)
+            if found is None:
+                continue
+            minded = True
+            if found.denial is not None and not self._may_reuse(replica.key, key):
+                self._refuse(reader, replica, found.denial.because)
+            if (
+                reader.sites
+                and found.grants
+                and not any(grant.relation.derived.copy for grant in found.grants)
+            ):
+                text = f"{found.grants[0].clause}: results are not copied to other sites"
+                self._refuse(reader, replica, text)
+        return minded
+
+    def _may_reuse(self, result: str, key: str) -> bool:
+        for dataset in self._known(result):
+            asked = Asked(user=dataset.owner, type=None, purpose=None, time=self._clock())
+            found = self._standing(key, asked)
+            if found is not None and any(g.relation.derived.reuse for g in found.grants):
+                return True
+        return False
+
+    def _refuse(self, reader: Reader, replica: Replica, because: str) -> None:
+        who = reader.user
+        self._write(
+            who, "read", replica.key, because, reader.job, allowed=False, sites=reader.sites
+        )
+        raise NotGranted({self._site.name: because})
+
+    # --- what is known --------------------------------------------------------------------------
+
+    def _minds(self) -> bool:
+        """Whether anything has to be asked at all."""
+        return self._steward or bool(self._records.agreements())
+
+    def _known(self, key: str) -> list[Dataset]:
+        return self._records.snapshot().with_key(key)
+
+    def _denied(self, key: str, asked: Asked) -> Denial | None:
+        found = self._standing(key, replace(asked, time=self._clock()))
+        return None if found is None else found.denial
+
+    def _standing(self, key: str, asked: Asked) -> Standing | None:
+        """How a dataset stands to what is asked: by its owners' agreements, our own first."""
+        for site, datasets in self._homes(key).items():
+            found = standing(
+                self._of(site), datasets, asked, steward=self._steward and site == self._site.name
+            )
+            if found is not None:
+                return found
+        return None
+
+    def _rights(
+        self, user: str, request: Request, rows: Mapping[str, Rows]
+    ) -> dict[str, tuple[Right, ...]]:
+        asked = Asked(user=user, type=request.type, purpose=request.purpose, time=self._clock())
+        rights: dict[str, tuple[Right, ...]] = {}
+        for key in {key for carried in rows.values() for key in carried}:
+            found = self._standing(key, asked)
+            if found is not None:
+                site = found.dataset.site
+                archetype = request.archetypes.get(site, "")
+                rights[key] = (right_of(found, archetype, self._archetypes(site), asked),)
+        return rights
+
+    def _homes(self, key: str) -> dict[str, list[Dataset]]:
+        """Sites at which data were registered, ours first, with their records of them."""
+        registered = [dataset for dataset in self._known(key) if dataset.lineage is None]
+        homes: dict[str, list[Dataset]] = {}
+        for dataset in sorted(registered, key=lambda d: (d.site != self._site.name, d.site)):
+            homes.setdefault(dataset.site, []).append(dataset)
+        return homes
+
+    def _of(self, site: str) -> list[Agreement]:
+        return self._records.agreements(site)
+
+    def _archetypes(self, site: str) -> Mapping[str, Archetype]:
+        own = self._records.snapshot().archetypes.get(site, ())
+        return {**SHIPPED, **{archetype.name: archetype for archetype in own}}
+
+    def _write(
+        self,
+        user: str,
+        what: str,
+        object: str,
+        clause: str,
+        job: str,
+        *,
+        allowed: bool = True,
+        sites: Sequence[str] = (),
+    ) -> None:
+        self._audit.write(
+            user=user,
+            what=what,
+            object=object,
+            allowed=allowed,
+            clause=clause,
+            job=job,
+            to=", ".join(sites),
+        )
+
+
+def reader_of(errand: Errand, *sites: str) -> Reader:
+    """Whoever an errand is for, by way of these sites."""
+    seen = tuple(dict.fromkeys(site for site in (*sites, errand.to) if site))
+    return Reader(user=errand.user, sites=seen, request=errand.request, job=errand.job)
+
+
+def _carried(key: str, known: Sequence[Dataset]) -> tuple[Rows, frozenset[str]]:
+    """Rows that data carry, and the registered data that they are made of."""
+    if any(dataset.lineage is None for dataset in known):
+        return {key: 0}, frozenset({key})
+    rows: dict[str, int] = {}
+    origins: set[str] = set()
+    for dataset in known:
+        assert dataset.lineage is not None
+        origins.update(dataset.lineage.origins)
+        for source, applied in dataset.lineage.rows.items():
+            rows[source] = min(rows.get(source, applied), applied)
+    return rows, frozenset(origins)
+
+
+def _flat(rights: Mapping[str, Sequence[Right]]) -> list[Right]:
+    return [right for found in rights.values() for right in found]

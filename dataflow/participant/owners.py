@@ -1,0 +1,361 @@
+"""Owners asked: what the owners of a graph's data grant, before it is planned. Pure.
+
+The archetype is chosen among what all allow and what is possible; results that somebody refuses are
+left out, or the whole is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from dataflow.agreements import Archetype, Request
+from dataflow.catalog.snapshot import Snapshot
+from dataflow.datasets import Dataset, Replica
+from dataflow.errors import NotGranted
+from dataflow.graph.graph import Graph
+from dataflow.placement.plan import Plan
+from dataflow.policy.agreement import Asked
+from dataflow.policy.archetype import SHIPPED, Choice, Considered, Load, Wish, choose
+from dataflow.policy.check import Verdict
+from dataflow.policy.check import check as verdicts
+from dataflow.policy.rights import Right, Rows, Standing, right_of, standing
+from dataflow.policy.scope import Scope
+
+Table = Mapping[str, Mapping[str, Verdict]]
+#: The verdict table for a graph, given rights and the rows that stored results carry.
+Check = Callable[[Graph, Mapping[str, Sequence[Right]], Mapping[str, Rows]], Table]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """How a user asks owners: what a plan is for, and what he said of its archetype.
+
+    ``strict`` refuses the whole where somebody refuses a part of it. ``time`` is in seconds since
+    the epoch.
+    """
+
+    user: str = ""
+    type: str = ""
+    purpose: str = ""
+    wish: Wish = field(default_factory=Wish)
+    strict: bool = False
+    time: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the owners say.
+
+    Attributes
+    ----------
+    graph
+        What may be planned of the graph that was asked for.
+    request
+        To go with every order and read.
+    verdicts
+        Of the graph.
+    missing
+        Label of each result that is left out → why.
+    considered
+        Archetypes that were looked at; none if no owner minds.
+    avoid
+        Pairs of key and site whose copies may not be read.
+    """
+
+    graph: Graph
+    request: Request
+    verdicts: Table
+    missing: Mapping[str, str] = field(default_factory=dict)
+    considered: tuple[Considered, ...] = ()
+    avoid: frozenset[tuple[str, str]] = frozenset()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For the reader of the plan."""
+        found = [
+            f"archetype {c.name}: {'chosen, ' if c.chosen else ''}{c.because}"
+            for c in self.considered
+        ]
+        found += [f"{label} is left out: {why}" for label, why in self.missing.items()]
+        return tuple(found)
+
+    def readable(
+        self, replicas: Mapping[str, Sequence[Replica]]
+    ) -> Mapping[str, Sequence[Replica]]:
+        """Copies without those that their owner refuses to hand out."""
+        if not self.avoid:
+            return replicas
+        kept = {
+            key: [copy for copy in replicas.get(key, ()) if (key, copy.site) not in self.avoid]
+            for key in {key for key, _ in self.avoid}
+        }
+        return {**replicas, **kept}
+
+    def written_into(self, plan: Plan) -> Plan:
+        """The plan with what the owners said."""
+        return replace(
+            plan,
+            request=self.request,
+            missing=self.missing,
+            notes=(*self.notes, *plan.notes),
+        )
+
+
+def asked_again(request: Request, user: str, time: float) -> Asking:
+    """How the owners are asked for the rest of a job: as before, and for all of it or nothing."""
+    return Asking(
+        user=user,
+        type=request.type,
+        purpose=request.purpose,
+        wish=Wish(mixed=len(set(request.archetypes.values())) > 1),
+        strict=True,
+        time=time,
+    )
+
+
+def ask_owners(
+    graph: Graph,
+    snapshot: Snapshot,
+    asking: Asking,
+    *,
+    scope: Scope,
+    excluded: Mapping[str, str],
+    loads: Mapping[str, Load] | None = None,
+) -> Answer:
+    """Ask the owners of all data that a graph reads.
+
+    Parameters
+    ----------
+    scope, excluded
+        As :func:`dataflow.policy.check.check` takes them.
+    loads
+        Site → its load, for the load rule.
+
+    Raises
+    ------
+    NotGranted
+        If nothing is left, if no archetype is allowed by all, or if a part is refused and the
+        asking is strict.
+    """
+    installed = {
+        site.name: frozenset(site.operations) for site in snapshot.topology.sites if site.operations
+    }
+
+    def check(
+        graph: Graph, rights: Mapping[str, Sequence[Right]], given: Mapping[str, Rows]
+    ) -> Table:
+        return verdicts(
+            graph,
+            snapshot.topology,
+            scope=scope,
+            excluded=excluded,
+            installed=installed,
+            rights=rights,
+            given=given,
+        )
+
+    owners = _Owners(graph, snapshot, asking)
+    request = Request(type=asking.type, purpose=asking.purpose)
+    if not owners.standings:
+        return Answer(graph=graph, request=request, verdicts=check(graph, {}, {}))
+    graph, missing = _granted_part(graph, owners, asking)
+    owners = _Owners(graph, snapshot, asking)
+    if not owners.standings:
+        table = check(graph, {}, {})
+        return Answer(graph=graph, request=request, verdicts=table, missing=missing)
+    choice, table = _chosen(graph, owners, asking, check, loads)
+    return Answer(
+        graph=graph,
+        request=Request(type=asking.type, purpose=asking.purpose, archetypes=choice.archetypes),
+        verdicts=table,
+        missing=missing,
+        considered=choice.considered,
+        avoid=owners.avoid,
+    )
+
+
+class _Owners:
+    """How all data of a graph stand to what is asked."""
+
+    def __init__(self, graph: Graph, snapshot: Snapshot, asking: Asking) -> None:
+        self.asked = Asked(
+            user=asking.user, type=asking.type, purpose=asking.purpose, time=asking.time
+        )
+        self._snapshot = snapshot
+        self._trust = {site.name: site.trust for site in snapshot.topology.sites}
+        #: Rows that results of earlier jobs carry.
+        self.given: dict[str, Rows] = {}
+        #: Key of a dataset → one for each site that has it; none is there if one of them is free.
+        self.standings: dict[str, list[Standing]] = {}
+        avoid: set[tuple[str, str]] = set()
+        for key in graph.sources:
+            known = snapshot.with_key(key)
+            registered = [dataset for dataset in known if dataset.lineage is None]
+            rows = {} if registered else _rows(known)
+            if rows:
+                self.given[key] = rows
+            for source in rows or ([key] if registered else []):
+                found, refused = self._standings(source)
+                avoid |= {(source, site) for site in refused}
+                if found:
+                    self.standings[source] = found
+        self.avoid = frozenset(avoid)
+
+    def _standings(self, key: str) -> tuple[list[Standing], list[str]]:
+        """Of all sites where the data are registered; and the sites that refuse them."""
+        homes: dict[str, list[Dataset]] = {}
+        for dataset in self._snapshot.with_key(key):
+            if dataset.lineage is None:
+                homes.setdefault(dataset.site, []).append(dataset)
+        found: list[Standing] = []
+        refused: list[str] = []
+        free = False
+        for site, datasets in homes.items():
+            agreements = [a for a in self._snapshot.agreements if a.site == site]
+            steward = self._trust.get(site) == "steward"
+            here = standing(agreements, datasets, self.asked, steward=steward)
+            if here is None:
+                free = True
+            elif here.denial is not None:
+                refused.append(site)
+                found.append(here)
+            else:
+                found.append(here)
+        granted = [one for one in found if one.denial is None]
+        return ([] if free else granted or found), refused
+
+    def denied(self, key: str) -> str:
+        """Why nobody grants a dataset; empty if somebody does, or nobody minds."""
+        found = self.standings.get(key, [])
+        if found and all(one.denial is not None for one in found):
+            return "; ".join(one.denial.because for one in found if one.denial is not None)
+        return ""
+
+    def allowed(self) -> dict[str, frozenset[str]]:
+        """Site that has data → the archetypes that it allows for all of them."""
+        found: dict[str, frozenset[str]] = {}
+        for standings in self.standings.values():
+            for one in standings:
+                site = one.dataset.site
+                words = one.archetypes(self.known(site))
+                found[site] = found.get(site, words) & words
+        return found
+
+    def known(self, site: str) -> Mapping[str, Archetype]:
+        """Archetypes as a site understands them."""
+        own = self._snapshot.archetypes.get(site, ())
+        return {**SHIPPED, **{archetype.name: archetype for archetype in own}}
+
+    def all_known(self) -> Mapping[str, Archetype]:
+        """Archetypes as any of the sites understands them."""
+        found: dict[str, Archetype] = {}
+        for site in sorted(self.allowed()):
+            found = {**self.known(site), **found}
+        return found
+
+    def rights(self, archetypes: Mapping[str, str]) -> dict[str, tuple[Right, ...]]:
+        """What the owners allow under the archetypes that were chosen."""
+        return {
+            key: tuple(
+                right_of(
+                    one,
+                    archetypes.get(one.dataset.site, ""),
+                    self.known(one.dataset.site),
+                    self.asked,
+                )
+                for one in standings
+            )
+            for key, standings in self.standings.items()
+        }
+
+
+def _granted_part(graph: Graph, owners: _Owners, asking: Asking) -> tuple[Graph, Mapping[str, str]]:
+    """The results of which nothing is denied, and the labels of the others with the reasons."""
+    denied = {key: why for key in owners.standings if (why := owners.denied(key))}
+    if not denied:
+        return graph, {}
+    refusals = {_name(owners, key): why for key, why in denied.items()}
+    missing: dict[str, str] = {}
+    left: list[str] = []
+    for output in graph.outputs:
+        made_of = _sources(graph, output)
+        rows = {row for key in made_of for row in owners.given.get(key, {key: 0})}
+        reasons = [denied[key] for key in denied if key in rows]
+        if reasons:
+            step = graph.steps.get(output)
+            missing[step.label if step else output] = "; ".join(reasons)
+        else:
+            left.append(output)
+    if asking.strict or not left:
+        raise NotGranted(refusals)
+    return part_of(graph, left), missing
+
+
+def part_of(graph: Graph, outputs: Collection[str]) -> Graph:
+    """The graph of some of its results."""
+    return Graph([term for term in graph.terms if term.key in set(outputs)])
+
+
+def _chosen(
+    graph: Graph,
+    owners: _Owners,
+    asking: Asking,
+    check: Check,
+    loads: Mapping[str, Load] | None,
+) -> tuple[Choice, Table]:
+    allowed, known = owners.allowed(), owners.all_known()
+    tables: dict[str, Table] = {}
+    impossible: dict[str, str] = {}
+    for name in sorted(set().union(*allowed.values()) & set(known)):
+        if all(name in words for words in allowed.values()):
+            tables[name] = check(graph, owners.rights(dict.fromkeys(allowed, name)), owners.given)
+            stuck = _stuck(graph, tables[name])
+            if stuck:
+                impossible[name] = stuck
+    others = [site for site in owners._trust if site not in allowed]
+    how = {"wish": asking.wish, "loads": loads, "others": others}
+    try:
+        choice = choose(allowed, known, impossible=impossible, **how)  # type: ignore[arg-type]
+    except NotGranted:
+        if not impossible:
+            raise
+        # Something is granted, and only cannot be done: the plan says where, and why not.
+        choice = choose(allowed, known, **how)  # type: ignore[arg-type]
+    names = set(choice.archetypes.values())
+    if len(names) == 1 and (name := names.pop()) in tables:
+        return choice, tables[name]
+    return choice, check(graph, owners.rights(choice.archetypes), owners.given)
+
+
+def _stuck(graph: Graph, table: Table) -> str:
+    """The first step that may run nowhere, with the reasons; empty if there is none."""
+    for key, step in graph.steps.items():
+        if not any(table[key].values()):
+            reasons = dict.fromkeys(f"{site}: {v.because}" for site, v in table[key].items())
+            return f"no site may run {step.label!r} ({'; '.join(reasons)})"
+    return ""
+
+
+def _sources(graph: Graph, output: str) -> set[str]:
+    found, stack = set(), [output]
+    while stack:
+        key = stack.pop()
+        if key not in found:
+            found.add(key)
+            stack.extend(graph.steps[key].inputs if key in graph.steps else ())
+    return found & set(graph.sources)
+
+
+def _rows(known: Sequence[Dataset]) -> Rows:
+    rows: dict[str, int] = {}
+    for dataset in known:
+        if dataset.lineage is not None:
+            for key, applied in dataset.lineage.rows.items():
+                rows[key] = min(rows.get(key, applied), applied)
+    return rows
+
+
+def _name(owners: _Owners, key: str) -> str:
+    dataset = owners.standings[key][0].dataset
+    return f"{dataset.site}/{dataset.name}"

@@ -1,0 +1,363 @@
+"""Gate: a site's own word about orders and reads, whatever the coordinator believed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataflow.agreements import Agreement, Derived, Request
+from dataflow.catalog.records import Records
+from dataflow.datasets import Dataset, Extent, Lineage, Replica, Variable
+from dataflow.errors import NotGranted, PolicyError, SiteRefused
+from dataflow.execution.events import Errand, SegmentOrder, TransferOrder
+from dataflow.graph.graph import Graph, of_dataset
+from dataflow.graph.operation import operation
+from dataflow.participant import agreeing
+from dataflow.participant.audit import Audit, verify
+from dataflow.participant.gate import Gate, Reader, reader_of
+from dataflow.sites import Site
+from tests.policy.examples import ANNA, agreement, relation, wages
+
+C2D = Request(type="sqlDataRequest", archetypes={"vu": "computeToData"})
+TTP = Request(type="sqlDataRequest", archetypes={"vu": "dataThroughTtp"})
+
+
+@operation(role="dataProvider", version="1")
+def query(x: Any) -> Any:
+    return x
+
+
+@operation(role="computeProvider", version="1")
+def mean(x: Any) -> Any:
+    return x
+
+
+class Vu:
+    """The gate of one site over real records."""
+
+    def __init__(self, directory: Path, trust: Any = "steward") -> None:
+        self.records = Records(directory / "catalog.db", "vu")
+        self.audit = Audit(directory / "audit.jsonl", lambda: 1000.0)
+        self.now = 1000.0
+        operations = [query.operation, mean.operation]
+        installed = {f"{o.name}@{o.version}": o for o in operations}
+        self.gate = Gate(
+            Site(name="vu", trust=trust), self.records, self.audit, lambda: self.now, installed
+        )
+        extent = Extent(
+            nbytes=800,
+            variables=(Variable(name="a", dims=("row",), shape=(100,), dtype="i8", nbytes=800),),
+        )
+        self.dataset = wages("vu", extent=extent)
+        self.replica = self.copy(self.dataset)
+        self.records.add(self.dataset, self.replica)
+
+    def agree(self, *relations: Any, **fields: Any) -> None:
+        agreeing.put(self.records, self.audit, agreement("vu", *relations, **fields), "root")
+
+    def copy(self, dataset: Dataset, url: str = "") -> Replica:
+        return Replica(
+            key=dataset.key,
+            site="vu",
+            store="data",
+            url=url or f"file:///{dataset.name}",
+            format="parquet",
+            nbytes=100,
+        )
+
+    def order(self, graph: Graph, request: Request = C2D, **fields: Any) -> SegmentOrder:
+        shipped: dict[str, Any] = {
+            "id": "o1",
+            "job": "j1",
+            "plan": "p1",
+            "site": "vu",
+            "steps": tuple(graph.steps.values()),
+            "inputs": {self.dataset.key: self.replica},
+            "datasets": {self.dataset.key: self.dataset},
+            "extents": {},
+            "outputs": graph.outputs,
+            "user": ANNA,
+            "request": request,
+        }
+        return SegmentOrder(**{**shipped, **fields})
+
+    def stored(self, graph: Graph, owner: str = ANNA) -> Replica:
+        """The result of an order that was let in, as the site writes it down."""
+        order = self.gate.order(self.order(graph))
+        assert isinstance(order, SegmentOrder)
+        key = graph.outputs[0]
+        dataset = Dataset(
+            id="result",
+            name="mean",
+            key=key,
+            kind="table",
+            extent=Extent(nbytes=10),
+            site="vu",
+            owner=owner,
+            lineage=Lineage(
+                operation="mean",
+                version="1",
+                kind="opaque",
+                inputs=(self.dataset.key,),
+                origins=order.origins.get(key, ()),
+                rows=order.rows.get(key, {}),
+            ),
+        )
+        replica = self.copy(dataset, "file:///result")
+        self.records.add(dataset, replica)
+        return replica
+
+    @property
+    def source(self) -> Graph:
+        return of_dataset(self.dataset)
+
+
+@pytest.fixture
+def vu(tmp_path: Path) -> Iterator[Vu]:
+    site = Vu(tmp_path)
+    yield site
+    site.records.close()
+    assert not verify(site.audit.path).broken
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Vu]:
+    site = Vu(tmp_path, "lab")
+    yield site
+    site.records.close()
+
+
+def refused(vu: Vu) -> list[dict[str, Any]]:
+    return [entry for entry in vu.audit.entries() if entry.get("allowed") is False]
+
+
+def test_an_order_that_is_granted_says_what_its_results_are_made_of(vu: Vu) -> None:
+    vu.agree(relation())
+    selected = query(vu.source)
+    graph = mean(selected)
+    order = vu.gate.order(vu.order(graph, origins={"x": ("forged",)}, rows={"x": {"forged": 0}}))
+    assert isinstance(order, SegmentOrder)
+    key = vu.dataset.key
+    assert order.origins == {selected.key: (key,), graph.key: (key,)}
+    assert order.rows == {selected.key: {key: 0}}
+    (entry,) = [e for e in vu.audit.entries() if e["what"] == "segment"]
+    assert (entry["user"], entry["allowed"]) == (ANNA, True)
+    assert entry["clause"] == "vu: agreement 'wages', relation 'GUID'"
+
+
+def test_without_agreement_a_steward_refuses_and_a_lab_does_not(vu: Vu, tmp_path: Path) -> None:
+    with pytest.raises(NotGranted, match="no agreement is about 'wageGap'"):
+        vu.gate.order(vu.order(mean(vu.source)))
+    with pytest.raises(NotGranted):
+        vu.gate.read(vu.replica, Reader(user=ANNA))
+    assert len(refused(vu)) == 2
+
+
+def test_a_lab_without_agreements_is_as_it_was(lab: Vu) -> None:
+    lab.gate.order(lab.order(mean(lab.source)))
+    lab.gate.read(lab.replica, Reader(user="anybody"))
+    assert not lab.audit.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"user": "eve"}, "no relation for user 'eve'"),
+        ({"request": Request()}, "request type '' is not among"),
+        ({"request": Request(type="sqlDataRequest")}, "a request without archetype"),
+        ({"request": replace(C2D, archetypes={"vu": "fetch"})}, "archetype 'fetch' is not allowed"),
+        ({"request": TTP}, "under dataThroughTtp a third party computes"),
+    ],
+)
+def test_each_part_is_checked_again(vu: Vu, change: dict[str, Any], why: str) -> None:
+    vu.agree(relation())
+    with pytest.raises(NotGranted, match=why):
+        vu.gate.order(vu.order(mean(vu.source), **change))
+    (entry,) = refused(vu)
+    assert why in entry["clause"]
+
+
+def test_an_input_under_a_false_name_is_refused(vu: Vu) -> None:
+    """The coordinator says that the file of the wages is something harmless."""
+    free = wages("vu", "weather")
+    vu.agree(relation(datasets=("weather",)))
+    vu.records.add(free, vu.copy(free))
+    graph = mean(of_dataset(free))
+    for lying in (
+        replace(vu.replica, key=free.key),
+        replace(vu.copy(free), url=vu.replica.url),
+        replace(vu.copy(free), url="file:///etc/passwd"),
+    ):
+        with pytest.raises(NotGranted, match="no copy that is known here"):
+            vu.gate.order(vu.order(graph, inputs={free.key: lying}, datasets={free.key: free}))
+    vu.gate.order(vu.order(graph, inputs={free.key: vu.copy(free)}, datasets={free.key: free}))
+
+
+def test_an_operation_of_the_right_name_and_another_code_is_refused(vu: Vu) -> None:
+    vu.agree(relation())
+
+    @operation(role="computeProvider", name="mean", version="1")
+    def other(x: Any) -> Any:
+        return [x]
+
+    with pytest.raises(SiteRefused, match="mean@1 is not the operation that is installed here"):
+        vu.gate.order(vu.order(other(vu.source)))
+
+    @operation(version="2", name="mean", role="computeProvider")
+    def newer(x: Any) -> Any:
+        return x
+
+    with pytest.raises(SiteRefused, match="mean@2 is not"):
+        vu.gate.order(vu.order(newer(vu.source)))
+
+
+def test_a_label_that_the_user_made_up_does_not_count(vu: Vu) -> None:
+    vu.agree(relation())
+    graph = query(vu.source)
+    (step,) = graph.steps.values()
+    relabelled = replace(step, operation=replace(step.operation, role="computeProvider"))
+    with pytest.raises(SiteRefused, match="query@1 is not the operation"):
+        vu.gate.order(vu.order(graph, steps=(relabelled,)))
+
+
+def test_rows_go_to_permitted_third_parties_only(vu: Vu) -> None:
+    vu.agree(relation())
+    surf = Reader(user=ANNA, sites=("surf",), request=TTP)
+    vu.gate.read(vu.replica, surf)
+    for reader, why in (
+        (replace(surf, sites=("lab",)), "'lab' is no permitted compute provider"),
+        (replace(surf, sites=("surf", "lab")), "'lab' is no permitted compute provider"),
+        (replace(surf, sites=()), "'' is no permitted compute provider"),
+        (replace(surf, request=C2D), "computeToData keeps 'wageGap' at vu"),
+        (replace(surf, user="eve"), "no relation for user 'eve'"),
+        (replace(surf, request=Request()), "request type ''"),
+    ):
+        with pytest.raises(NotGranted, match=why):
+            vu.gate.read(vu.replica, reader)
+    assert len(refused(vu)) == 6
+
+
+def test_selected_rows_are_rows(vu: Vu) -> None:
+    vu.agree(relation())
+    replica = vu.stored(query(vu.source))
+    vu.gate.read(replica, Reader(user=ANNA, sites=("surf",), request=TTP))
+    with pytest.raises(NotGranted):
+        vu.gate.read(replica, Reader(user=ANNA, request=C2D))
+
+
+def test_results_go_to_who_may_ask_for_them_as_long_as_he_may(vu: Vu) -> None:
+    vu.agree(relation())
+    replica = vu.stored(mean(vu.source))
+    vu.gate.read(replica, Reader(user=ANNA))
+    vu.gate.read(replica, Reader(user=ANNA, sites=("lab",)))
+    with pytest.raises(NotGranted, match="no relation for user 'eve'"):
+        vu.gate.read(replica, Reader(user="eve"))
+    vu.agree(relation(derived=Derived(reuse=True, copy=False)))
+    vu.gate.read(replica, Reader(user="eve"))
+    with pytest.raises(NotGranted, match="results are not copied to other sites"):
+        vu.gate.read(replica, Reader(user=ANNA, sites=("lab",)))
+    vu.agree()
+    for user in (ANNA, "eve"):
+        with pytest.raises(NotGranted):
+            vu.gate.read(replica, Reader(user=user))
+
+
+def test_hidden_columns_never_leave_as_they_are(vu: Vu) -> None:
+    vu.agree(relation(hidden=("Gebdat",)))
+    with pytest.raises(NotGranted, match=r"hidden columns \(Gebdat\)"):
+        vu.gate.read(vu.replica, Reader(user=ANNA, sites=("surf",), request=TTP))
+
+
+def test_fewer_rows_than_the_floor_are_not_computed_with(vu: Vu) -> None:
+    vu.agree(relation(row_floor=100))
+    vu.gate.order(vu.order(mean(vu.source)))
+    vu.agree(relation(row_floor=101))
+    with pytest.raises(NotGranted, match="fewer than 101 rows"):
+        vu.gate.order(vu.order(mean(vu.source)))
+
+
+def test_what_ends_and_what_may_finish(vu: Vu) -> None:
+    vu.agree(relation(valid_until=2000.0))
+    order = vu.gate.order(vu.order(mean(vu.source)))
+    assert vu.gate.still(order) is None
+    vu.agree(relation(archetypes=("dataThroughTtp",)))
+    assert vu.gate.still(order) is None, "a milder change lets it finish"
+    vu.agree(relation(valid_until=2000.0))
+    vu.now = 2000.0
+    ended = vu.gate.still(order)
+    assert isinstance(ended, NotGranted)
+    assert "no longer valid" in str(ended)
+    vu.now = 1000.0
+    vu.agree()
+    assert vu.gate.still(order) is not None
+
+
+def test_copies_are_fetched_without_being_asked_here(vu: Vu) -> None:
+    """Whether rows may leave is the business of the site that has them."""
+    copy = TransferOrder(id="t", job="j", site="vu", key="k", replica=vu.replica, user=ANNA)
+    assert vu.gate.order(copy) is copy
+
+
+def test_agreements_of_others_count_for_copies_of_their_data(tmp_path: Path) -> None:
+    """A third party hands rows on only as their owner lets it, as last heard."""
+    surf = Vu(tmp_path, "lab")
+    theirs = wages("uva")
+    surf.records.add(surf.copy(theirs, "file:///copies/uva"))
+    source = Records(tmp_path / "uva.db", "uva")
+    source.add(theirs, agreement("uva", relation(compute_providers=("vu",))))
+    epoch, rows = source.page("uva", 0)
+    surf.records.apply("uva", rows, epoch)
+    copy = surf.copy(theirs, "file:///copies/uva")
+    request = replace(TTP, archetypes={"uva": "dataThroughTtp"})
+    with pytest.raises(NotGranted, match="uva: agreement 'wages'"):
+        surf.gate.read(copy, Reader(user=ANNA, sites=("lab",), request=request))
+    surf.records.close()
+    source.close()
+
+
+def test_an_agreement_is_written_by_its_own_site(vu: Vu) -> None:
+    with pytest.raises(PolicyError, match="every site writes its own"):
+        agreeing.put(vu.records, vu.audit, agreement("uva"), "root")
+    with pytest.raises(PolicyError, match="two relations of one id"):
+        vu.agree(relation(), relation())
+    with pytest.raises(PolicyError, match="no agreement 'other'"):
+        agreeing.withdraw(vu.records, vu.audit, "other", "root")
+
+
+def test_what_was_changed_stays_changed_over_a_restart(vu: Vu) -> None:
+    file = agreement("vu", relation(), seed="one")
+    agreeing.seed(vu.records, [file], [])
+    agreeing.withdraw(vu.records, vu.audit, "wages", "root")
+    agreeing.seed(vu.records, [file], [])
+    (known,) = vu.records.agreements("vu")
+    assert known.relations == (), "a restart brings nothing back"
+    agreed = relation(id="urn:1", origin="agreed")
+    agreeing.put(vu.records, vu.audit, replace(known, relations=(agreed,)), "root")
+    agreeing.seed(vu.records, [replace(file, seed="two")], [])
+    (known,) = vu.records.agreements("vu")
+    assert [r.id for r in known.relations] == ["GUID", "urn:1"], "what was agreed stays"
+
+
+def test_a_withdrawn_agreement_leaves_a_labs_data_closed(lab: Vu) -> None:
+    lab.agree(relation())
+    agreeing.withdraw(lab.records, lab.audit, "wages", "root")
+    with pytest.raises(NotGranted):
+        lab.gate.read(lab.replica, Reader(user=ANNA))
+
+
+def test_who_reads_on_an_errand() -> None:
+    errand = Errand(job="j", user=ANNA, request=C2D, to="lab")
+    assert reader_of(errand, "surf") == Reader(
+        user=ANNA, sites=("surf", "lab"), request=C2D, job="j"
+    )
+    assert reader_of(replace(errand, to="")).sites == ()
+
+
+def test_agreements_are_plain(vu: Vu) -> None:
+    vu.agree(relation())
+    (known,) = vu.records.agreements()
+    assert isinstance(known, Agreement)

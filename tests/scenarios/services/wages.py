@@ -1,0 +1,47 @@
+"""Operations that stewards install: the same module at every site, by its own name."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pandas as pd
+
+import dataflow as flow
+
+
+@flow.operation(role="dataProvider", name="sql-query", version="1", lazy=False)
+def query(table: pd.DataFrame) -> Any:
+    """Rows that count: the unknown scale is left out."""
+    return table[table["Salschal"] != 99]
+
+
+@flow.operation(role="dataProvider", name="sql-anonymize", version="1", lazy=False)
+def anonymize(table: pd.DataFrame) -> Any:
+    """Dates as years."""
+    years = table["Gebdat"].astype("str").str.slice(0, 4)
+    return table.assign(Gebdat=years)
+
+
+@flow.operation(role="computeProvider", name="sql-algorithm", version="1", lazy=False)
+def average(table: pd.DataFrame, *, seconds: float = 0.0, tag: str = "") -> Any:
+    """Mean scale and number of rows for each gender."""
+    time.sleep(seconds)
+    return _average(table)
+
+
+@flow.operation(role="computeProvider", name="sql-aggregate", version="1", lazy=False)
+def average_of_all(one: pd.DataFrame, other: pd.DataFrame, *, tag: str = "") -> Any:
+    """The same over the rows of two owners."""
+    return _average(pd.concat([one, other], ignore_index=True))
+
+
+@flow.operation(role="computeProvider", name="rows", version="1", lazy=False)
+def rows(table: pd.DataFrame, *, tag: str = "") -> Any:
+    """All rows, given out as a result."""
+    return table
+
+
+def _average(table: pd.DataFrame) -> pd.DataFrame:
+    found = table.groupby("Geslacht")["Salschal"].agg(["mean", "count"]).reset_index()
+    return pd.DataFrame(found)
