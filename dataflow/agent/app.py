@@ -184,6 +184,9 @@ async def join(own: Own, asker: Asker, body: Join) -> Response:
 )
 async def register(own: Own, asker: Asker, body: Registration) -> Response:
     """The data stays where it is; it is read only to learn its shape and its size."""
+    if own.site.trust == "steward" and asker.role == "user":
+        # Or somebody could give data a name, or a tag, by which an agreement grants them.
+        raise PolicyError("a steward's data are registered by its administrators")
     _must_lie_in_a_store(own, body.url)
     dataset = await own.register(
         body.url,

@@ -125,3 +125,10 @@ def test_a_request_that_is_not_understood_is_refused(agent: Any, replica: str) -
     headers = {"x-dataflow-request": "{"}
     answer = agent.call("GET", f"/v1/data/{replica}", "site", headers=headers)
     assert answer.status_code == 400
+
+
+def test_a_stewards_data_are_registered_by_its_administrators(steward: Any) -> None:
+    (steward.participant.data / "a.npy").write_bytes(b"abc")
+    body = {"url": f"{steward.participant.store.url}/a.npy", "name": "mine"}
+    assert steward.call("POST", "/v1/datasets", "user", json=body).status_code == 403
+    assert steward.call("POST", "/v1/datasets", "admin", json=body).status_code == 201
