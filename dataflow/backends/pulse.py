@@ -33,8 +33,8 @@ ANSWER, LOOK = 3.0, 1.0
 #: A look that comes later than it should (s) says that we stood still ourselves.
 _LATE = 2.0
 
-#: The same answer so many times in a row is believed.
-_TWICE = 2
+#: The same answer so many times in a row is believed, and no answer: a busy host is slow to answer.
+_TWICE, _THRICE = 2, 3
 
 Lose = Callable[[str, str, bool], Awaitable[None]]
 
@@ -68,7 +68,7 @@ def lost(silence: float, signs: Sequence[Sign | None]) -> str:
     if silence < SILENT or len(signs) < _TWICE:
         return ""
     last = signs[-_TWICE:]
-    if all(sign is None for sign in last):
+    if len(signs) >= _THRICE and all(sign is None for sign in signs[-_THRICE:]):
         return f"its host has not answered for {silence:.0f} s"
     if all(sign is not None and sign.state == "stopped" for sign in last):
         return f"its process has stood still for {silence:.0f} s"

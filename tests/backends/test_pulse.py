@@ -20,12 +20,12 @@ BUSY, STOPPED = Sign("running", 1.0), Sign("stopped", 1.0)
 @pytest.mark.parametrize(
     ("silence", "signs", "why"),
     [
-        (SILENT + 1, [None, None], "host has not answered"),
-        (SILENT + 1, [BUSY, None, None], "host has not answered"),
+        (SILENT + 1, [None, None, None], "host has not answered"),
+        (SILENT + 1, [BUSY, None, None, None], "host has not answered"),
         (SILENT + 1, [STOPPED, STOPPED], "stood still"),
         (STUCK + 1, [BUSY, BUSY, BUSY], "has not run"),
-        (SILENT - 1, [None, None], ""),
-        (SILENT + 1, [None], ""),
+        (SILENT - 1, [None, None, None], ""),
+        (SILENT + 1, [None, None], ""),
         (SILENT + 1, [None, BUSY], ""),
         (SILENT + 1, [None, BUSY, None], ""),
         (SILENT + 1, [BUSY, STOPPED], ""),
