@@ -116,7 +116,7 @@ class Programs:
         needs, site = first.operation.needs, works[0].site
         order = ProgramOrder(
             name=first.operation.name,
-            directories=tuple(self._directory(work) for work in works),
+            directories=tuple(self.directory(work.step.key) for work in works),
             cores=needs.cores,
             memory=needs.memory,
             walltime=needs.walltime,
@@ -175,7 +175,7 @@ class Programs:
     # --- staging ----------------------------------------------------------------------------------
 
     def _new(self, work: Work) -> Program:
-        directory = self._directory(work)
+        directory = self.directory(work.step.key)
         return Program(
             key=work.step.key,
             label=work.step.label,
@@ -185,14 +185,17 @@ class Programs:
             directory=str(directory),
         )
 
-    def _directory(self, work: Work) -> Path:
-        name = f"{digest(['run', self._order])[:12]}-{work.step.key[:12]}"
+    def directory(self, key: str) -> Path:
+        """Where the step of that key runs for this order."""
+        name = f"{digest(['run', self._order])[:12]}-{key[:12]}"
         return self._ability.runs.absolute() / name
 
     async def _staged(self, work: Work, demanded: Demanded) -> Staged:
         program = replace(self._known[work.step.key], demanded=demanded)
         try:
             staged = await asyncio.to_thread(_stage, work, program)
+        except SiteRefused:
+            raise
         except DataflowError as error:
             lying = [source.replica.url for source in work.inputs if isinstance(source, Lying)]
             failure = failure_of(error, label=work.step.label, site=work.site, inputs=lying)
