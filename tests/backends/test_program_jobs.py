@@ -19,8 +19,8 @@ from dataflow.backends.program_jobs import (
     submission,
     why_not,
 )
+from dataflow.backends.program_watch import overtime, read_marks
 from dataflow.backends.programs import OURS, ProgramOrder
-from dataflow.backends.sge_programs import overtime, read_marks
 from dataflow.config.backend_records import Sge
 
 SITE = Sge(

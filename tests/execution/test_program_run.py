@@ -12,8 +12,8 @@ from bench import Bench, NoBackend, failure_of, value_of
 
 from dataflow.backends.gridengine import Accounted
 from dataflow.backends.program_jobs import asked_for, script, why_not
+from dataflow.backends.program_watch import overtime, read_marks
 from dataflow.backends.programs import OURS, AskedFor, ProgramOrder, RunsPrograms, Turn
-from dataflow.backends.sge_programs import overtime, read_marks
 from dataflow.config.backend_records import Sge
 from dataflow.errors import OperationFailed, SiteRefused, WalltimeExceeded, WorkerLost
 from dataflow.execution.events import Ended, Ran, Stored
