@@ -16,7 +16,6 @@ from pathlib import Path as LocalPath
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote
 
-import obstore
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response, StreamingResponse
 
@@ -109,7 +108,7 @@ async def data(request: Request, own: Own, replica: Id, path: str) -> Response:
     copy = _admitted(request, own, replica)
     try:
         store, name = await asyncio.to_thread(_object, own, copy, path)
-        facts = await obstore.head_async(store, name)
+        facts = await store.head_async(name)
     except FileNotFoundError:
         return refusal(404, UnknownDataset.kind, f"{replica}/{path}")
     size, tag = int(facts["size"]), facts["e_tag"] or ""
@@ -134,7 +133,7 @@ async def data(request: Request, own: Own, replica: Id, path: str) -> Response:
     status = 200 if part is None else 206
     if request.method == "HEAD" or start == end:
         return Response(None, status, headers, _BINARY)
-    found = await obstore.get_async(store, name, options={"range": (start, end)})
+    found = await store.get_async(name, options={"range": (start, end)})
     pieces = _metered(request, own, copy, found.stream(min_chunk_size=PIECE))
     return StreamingResponse(pieces, status, headers, _BINARY)
 

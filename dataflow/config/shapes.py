@@ -20,6 +20,7 @@ from dataflow.sites import Site, Trust
 from dataflow.stores import Purpose
 
 _SCHEMES = ("file", "s3", "sftp", "http", "https")
+_ONLY_READ = ("sftp://", "http://", "https://")
 _AGENT_SCHEMES = ("http", "https", "ssh", "unix")
 #: Longest path of a Unix socket on Linux.
 LONGEST_SOCKET = 107
@@ -194,9 +195,23 @@ class StoreShape(Shape):
     name: Name
     url: Url
     site: Name | None = None
-    purpose: Purpose = "results"
+    purpose: Purpose | None = None
     credentials: Name | None = None
     options: Options = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _results_where_one_can_write(self) -> StoreShape:
+        if self.purpose == "results" and self.only_read:
+            raise ValueError(
+                f"{self.url.partition(':')[0]} is only read, so purpose: results cannot be; results "
+                "go to file or s3"
+            )
+        return self
+
+    @property
+    def only_read(self) -> bool:
+        """Whether nothing can be written there, by the kind of its URL."""
+        return self.url.startswith(_ONLY_READ)
 
 
 class LinkShape(Shape):

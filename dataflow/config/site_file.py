@@ -46,6 +46,8 @@ What holds:
 - A store with the ``site`` of another that has an agent says that we open that store ourselves.
 - ``links`` are declared roads, ``between`` two sites in both directions or ``source`` to
   ``target`` in one. Measurements replace them.
+- Stores are ``file`` (or a path) and ``s3``; ``sftp://host/path`` and ``https://…`` are only read, so
+  their purpose is ``data``, which one may leave out.
 - A store without ``site`` is one of our own. Relative paths begin at the file's directory.
 - ``listen`` may be ``{address: 127.0.0.1:8787, public: "https://uva.example.org"}``: what others
   are told is the public address, of a proxy or tunnel in front of the agent.
@@ -317,7 +319,7 @@ def _store(store: shapes.StoreShape, me: str | None, directory: Path) -> Store:
         name=store.name,
         site=store.site or me or "",
         url=shapes.absolute_url(store.url, directory),
-        purpose=store.purpose,
+        purpose=store.purpose or ("data" if store.only_read else "results"),
         credentials=store.credentials,
         options=tuple(sorted(store.options.items())),
     )

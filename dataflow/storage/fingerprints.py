@@ -18,6 +18,7 @@ import xxhash
 
 from dataflow.errors import StorageError, UnreadableDataset
 from dataflow.storage.open import Options, local_path, object_store, split
+from dataflow.storage.web import may_be_zarr, zarr_files
 
 if TYPE_CHECKING:
     from dataflow.storage.open import AnyStore
@@ -77,11 +78,21 @@ def stored_files(
             if file.is_file()
         )
     else:
+        web = url.startswith(("http://", "https://"))
+        if web and not headers and may_be_zarr(url):
+            # A server answers for a directory too, with a page about it.
+            there = object_store(url, credentials=credentials, options=options)
+            hierarchy = zarr_files(url, there)
+            if hierarchy is not None:
+                return hierarchy
         try:
             parent, name = split(url)
             store = object_store(parent, credentials=credentials, options=options, headers=headers)
             return (("", int(store.head(name)["size"])),)
-        except (FileNotFoundError, StorageError):
+        except (FileNotFoundError, StorageError) as error:
+            if web and not headers:
+                reason = "nothing is there" if isinstance(error, FileNotFoundError) else str(error)
+                raise UnreadableDataset(url, reason) from error
             inside = object_store(url, credentials=credentials, options=options, headers=headers)
             found = sorted(
                 (str(meta["path"]), int(meta["size"])) for batch in inside.list() for meta in batch
@@ -134,4 +145,5 @@ def _changed(base: str, store: AnyStore, path: str) -> str:
     directory = local_path(base)
     if directory is not None:
         return str((directory / path).stat().st_mtime_ns)
-    return str(store.head(path)["e_tag"])
+    facts = store.head(path)
+    return str(facts["e_tag"] or facts["last_modified"])

@@ -1,8 +1,8 @@
 """URLs to stores: the one place where a URL, a credential and options become an open store.
 
-``file://`` (or a plain absolute path), ``s3://bucket/prefix`` and, for reading what another site's
-agent serves, ``http(s)://``. Everything goes through obstore; fsspec stays at the door
-(:func:`filesystem`) for formats that know nothing else.
+``file://`` (or a plain absolute path) and ``s3://bucket/prefix``; for reading only ``sftp://host/path``
+and ``http(s)://``, which is also what another site's agent serves. All but SFTP goes through obstore;
+fsspec stays at the door (:func:`filesystem`) for formats that know nothing else.
 
 Measured choices (Ceph radosgw on loopback):
 
@@ -15,11 +15,12 @@ Measured choices (Ceph radosgw on loopback):
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
 import obstore.store
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
 
     from dataflow.storage.one_put import OnePut
+    from dataflow.storage.sftp import SftpStore
+    from dataflow.storage.sftp_zarr import SftpZarr
 
+    # Not all of it is in an SFTP store: what is read is.
     AnyStore = obstore.store.LocalStore | obstore.store.S3Store | obstore.store.HTTPStore
 
 Options = Sequence[tuple[str, str]]
@@ -60,7 +64,7 @@ def split(url: str) -> tuple[str, str]:
     parent, _, name = url.rstrip("/").rpartition("/")
     if parent.endswith("/") or not name:
         raise StorageError(f"{url!r} is a whole store, not something in one")
-    return parent, unquote(name) if url.startswith("file://") else name
+    return parent, unquote(name) if url.startswith(("file://", "sftp://")) else name
 
 
 def object_store(
@@ -79,7 +83,9 @@ def object_store(
     ----------
     credentials
         Fields ``access_key_id``, ``secret_access_key``, ``session_token``; without them an S3
-        store takes what obstore finds in the environment.
+        store takes what obstore finds in the environment. For SFTP ``username``, ``password``,
+        ``private_key``, ``passphrase``, beside what the account's SSH configuration has; for
+        ``http(s)://`` ``token``, or ``username`` and ``password``.
     options
         Pairs ``endpoint``, ``region`` (default ``us-east-1``), ``path_style`` (default ``true``
         with an endpoint), ``anonymous``, ``timeout`` (of one request, such as ``30s``),
@@ -111,13 +117,17 @@ def zarr_store(
     options: Options = (),
     headers: Mapping[str, str] | None = None,
     read_only: bool = True,
-) -> OnePut:
+) -> OnePut | SftpZarr:
     """A Zarr store rooted at ``url``; it pickles, with its secrets, to the site's own workers."""
     from dataflow.storage.one_put import OnePut  # zarr takes half a second to load
 
     store = object_store(
         url, credentials=credentials, options=options, headers=headers, mkdir=not read_only
     )
+    if url.startswith("sftp://"):
+        from dataflow.storage.sftp_zarr import SftpZarr
+
+        return SftpZarr(cast("SftpStore", store))
     return OnePut(store, read_only=read_only)
 
 
@@ -185,14 +195,35 @@ def _opened(
         except OSError as error:
             raise StorageError(f"cannot open the directory {path}: {error}") from error
     parts = urlsplit(url)
+    if parts.scheme == "sftp":
+        from dataflow.storage.sftp import SftpStore
+
+        return cast("AnyStore", SftpStore(url.rstrip("/"), credentials, options))
     if parts.scheme in {"http", "https"}:
         client: dict[str, Any] = {"allow_http": parts.scheme == "http"}
-        if headers:
-            client["default_headers"] = dict(headers)
+        if headers or credentials:
+            client["default_headers"] = {**_authorization(url, dict(credentials)), **dict(headers)}
         return obstore.store.HTTPStore(url, client_options=client)  # type: ignore[arg-type]
     if parts.scheme != "s3" or not parts.netloc:
-        raise ConfigError(f"cannot open {url!r}: need file:///…, s3://bucket/prefix or https://…")
+        raise ConfigError(
+            f"cannot open {url!r}: need file:///…, s3://bucket/prefix, sftp://… or https://…"
+        )
     return _s3(parts.netloc, parts.path.strip("/"), dict(credentials), dict(options))
+
+
+def _authorization(url: str, secret: Mapping[str, str]) -> dict[str, str]:
+    """The header that a credential means; it is not sent in the clear to another machine."""
+    if not secret:
+        return {}
+    parts = urlsplit(url)
+    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+        raise ConfigError(f"{url}: a credential is not sent without encryption; use https://")
+    if "token" in secret:
+        return {"authorization": f"Bearer {secret['token']}"}
+    if "username" not in secret or "password" not in secret:
+        raise ConfigError(f"{url}: its credential needs token, or username and password")
+    both = f"{secret['username']}:{secret['password']}".encode()
+    return {"authorization": f"Basic {base64.b64encode(both).decode()}"}
 
 
 def _s3(bucket: str, prefix: str, credentials: dict[str, str], options: dict[str, str]) -> AnyStore:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -323,10 +324,17 @@ def read_row_groups(piece: tuple[Source, tuple[int, ...]]) -> Any:
 def _csv(source: Source, lazy: bool, nbytes: int) -> Any:
     import pandas as pd
 
-    if not lazy:
+    remote = source.path is None and not source.url.startswith("s3://")
+    if not lazy or remote:
         with source.file() as file:
-            return pd.read_csv(file)
+            frame = pd.read_csv(file)
+        if not lazy:
+            return frame
     import dask.dataframe as dd
+
+    if remote:  # in one go: Dask's own readers would not ask as we do
+        parts = max(1, ceil(frame.memory_usage(deep=True).sum() / nbytes))
+        return dd.from_pandas(frame, npartitions=parts)  # type: ignore[no-untyped-call]
 
     address = str(source.path or source.url)
     return dd.read_csv(

@@ -13,6 +13,7 @@ from dataflow.storage.publish import plain_errors
 
 if TYPE_CHECKING:
     from dataflow.storage.one_put import OnePut
+    from dataflow.storage.sftp_zarr import SftpZarr
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Source:
             except FileNotFoundError:
                 return None
 
-    def zarr(self) -> OnePut:
+    def zarr(self) -> OnePut | SftpZarr:
         """The URL as a read-only Zarr store."""
         return zarr_store(
             self.url, credentials=self.credentials, options=self.options, headers=self.headers

@@ -34,7 +34,7 @@ async def examine_store(store: Store, notes: Notes) -> None:
     if path is not None:
         if not await _directory(store, path, notes):
             return
-    elif not await _service(store, notes):
+    elif not store.url.startswith("sftp:") and not await _service(store, notes):
         return
     notes.begin("credential")
     try:
@@ -44,7 +44,10 @@ async def examine_store(store: Store, notes: Notes) -> None:
         return
     options: Options = store.options
     if path is None:
-        options = tuple(sorted((dict(store.options) | _IMPATIENT).items()))
+        impatient = _IMPATIENT if store.url.startswith("s3:") else {}
+        options = tuple(sorted((dict(store.options) | impatient).items()))
+    if store.url.startswith(("http:", "https:")):
+        return  # it has no list
     notes.begin("listing")
     try:
         await in_thread(lambda: _list(store.url, secret, options))
