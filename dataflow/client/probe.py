@@ -60,19 +60,20 @@ async def measure_store(
     here: str,
     clock: Callable[[], float],
     now: Callable[[], float],
+    files: Sequence[tuple[str, int]] = (),
 ) -> tuple[Link, ...]:
     """The links between a site of stores and here, by one of its stores that is opened here.
 
     Both of them, where results may be written: what is fetched is put there first, and deleted
-    again. Else the one from there, by the largest object among the first hundred; none if it is too
-    small to tell anything.
+    again. Else the one from there, by the largest of ``files``, paths and sizes of what is known to
+    lie there, or of the first hundred objects; none if that is too small to tell anything.
 
     Raises
     ------
     StorageError, ConfigError
         If the store does not answer, or its credential is not there.
     """
-    return await _Rounds(store, here, clock, now).measure()
+    return await _Rounds(store, here, clock, now, tuple(files)).measure()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class _Rounds:
     here: str
     clock: Callable[[], float]
     now: Callable[[], float]
+    files: tuple[tuple[str, int], ...]
 
     async def measure(self) -> tuple[Link, ...]:
         from dataflow.storage.open import object_store  # with zarr
@@ -120,11 +122,9 @@ class _Rounds:
         return there, back
 
     async def _by_what_lies_there(self, opened: Any) -> tuple[Link, ...]:
-        listed: Sequence[Any] = await anext(aiter(opened.list(chunk_size=_LISTED)), [])
-        found = max(listed, key=lambda entry: int(entry["size"]), default=None)
-        if found is None or int(found["size"]) < SIZES[0]:
-            return ()
-        return (await self._back(opened, found["path"], int(found["size"])),)
+        known = self.files or await asyncio.to_thread(_listed, self.store, opened)
+        name, nbytes = max(known, key=lambda file: file[1], default=("", 0))
+        return (await self._back(opened, name, nbytes),) if nbytes >= SIZES[0] else ()
 
     async def _back(self, opened: Any, name: str, largest: int) -> Link:
         async def get(nbytes: int) -> None:
@@ -135,6 +135,13 @@ class _Rounds:
 
         sizes = [nbytes for nbytes in SIZES if nbytes <= largest]
         return await _measured(get, sizes, self.store.site, self.here, self.clock, self.now)
+
+
+def _listed(store: Store, opened: Any) -> tuple[tuple[str, int], ...]:
+    if store.url.startswith(("http://", "https://")):
+        return ()  # which cannot list
+    first: Sequence[Any] = next(iter(opened.list(chunk_size=_LISTED)), [])
+    return tuple((str(entry["path"]), int(entry["size"])) for entry in first)
 
 
 async def _measured(

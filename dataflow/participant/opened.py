@@ -7,6 +7,7 @@ catalog may tell us that a copy lies there, and never makes us open it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import unquote
 
 from dataflow.catalog.entries import replica_id, view_id
 from dataflow.catalog.records import Records
@@ -15,7 +16,7 @@ from dataflow.datasets import Replica
 from dataflow.sites import Topology
 from dataflow.storage.credentials import resolve
 from dataflow.storage.layout import Area
-from dataflow.storage.manifest import Manifest
+from dataflow.storage.manifest import ONE_FILE, Manifest
 from dataflow.storage.publish import find_result
 from dataflow.storage.transfer import StoreSource
 from dataflow.stores import Store, opened_as, store_for
@@ -53,6 +54,15 @@ class Opened:
     def at(self, site: str) -> Store | None:
         """The first store of a site."""
         return next((store for store in self.all if store.site == site), None)
+
+    def files(self, store: Store) -> tuple[tuple[str, int], ...]:
+        """Single files that are known to lie in a store, as paths in it, with their sizes."""
+        root = store.url.rstrip("/") + "/"
+        return tuple(
+            (unquote(replica.url.removeprefix(root)), replica.nbytes)
+            for _, replica in self._records.written("replica")
+            if replica.url.startswith(root) and replica.format in ONE_FILE
+        )
 
     def publish(self) -> None:
         """Tell of our stores, of those of others that we open, and of sites that cannot speak."""

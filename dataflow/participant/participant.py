@@ -77,6 +77,8 @@ VISITOR = "visitor"
 LINK_VALID_SECONDS = 24 * 3600.0
 #: An agent does nothing else for so long (s): what it imports would slow its first answers down.
 FIRST_ANSWERS_SECONDS = 0.25
+#: A store that could not be measured is tried again after this many seconds: it is asked for real.
+STORE_AGAIN_SECONDS = 300.0
 #: How long to look for a job that nobody has heard of yet (s): news travels this fast.
 HEARSAY_SECONDS = 1.5
 
@@ -172,6 +174,8 @@ class Participant:
         self._background: set[asyncio.Task[None]] = set()
         #: Roads from other sites to a participant that is no site, and to sites of stores.
         self._roads: dict[tuple[str, str], Link] = {}
+        #: When sites of stores were measured, or could not be.
+        self._asked: dict[str, float] = {}
         self._measured: tuple[int, Measurements] | None = None
         self._started = False
 
@@ -316,7 +320,12 @@ class Participant:
         clock, now = time.perf_counter, self._clock
         store = self.opened.at(site.name) if site.stores_only else None
         if store is not None:
-            return await measure_store(store, here=self.name, clock=clock, now=now)
+            asked = self._asked.get(site.name)
+            if asked is not None and now() - asked < STORE_AGAIN_SECONDS:
+                return []
+            self._asked[site.name] = now()
+            known = self.opened.files(store)
+            return await measure_store(store, here=self.name, clock=clock, now=now, files=known)
         agent = self.ways.to(site.name)
         there, here = site.name, self.name
         return [await measure_link(agent, source=there, target=here, clock=clock, now=now)]

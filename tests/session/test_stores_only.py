@@ -37,8 +37,17 @@ def store(cloud: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory, cloud: Path) -> Any:
-    sites = {"one": SiteSettings(stores=[store(cloud)]), "two": SiteSettings()}
     folder = tmp_path_factory.mktemp("sites")
+    mounted = {
+        "name": "data",
+        "site": "one",
+        "url": (folder / "one" / "data").as_uri(),
+        "purpose": "data",
+    }
+    sites = {
+        "one": SiteSettings(stores=[store(cloud)]),
+        "two": SiteSettings(stores=[mounted]),
+    }
     with Federation(folder, sites, wires=False, ready_within=60) as federation:
         yield federation
 
@@ -117,6 +126,23 @@ def test_somebody_who_opens_it_carries_it_over(
             ("two", "visitor"),
             ("visitor", "cloud"),
         }
+
+
+def test_a_store_of_a_site_with_an_agent_is_read_directly(federation: Any, tmp_path: Path) -> None:
+    values = np.random.default_rng(3).random((300, 100))
+    np.save(federation.data("one") / "shared.npy", values)
+    with flow.connect(federation.sites_file, state=tmp_path / "state", user="anna") as session:
+        session.register(federation.data("one") / "shared.npy", name="shared", site="one")
+        plan = session.plan(doubled(session["shared"]), scope={"doubled": "two"})
+        (transfer,) = plan.transfers
+        assert (transfer.source, transfer.target, transfer.direct) == ("one", "two", True)
+        assert "two reads the store" in text(plan)
+        job = session.submit(plan)
+        np.testing.assert_array_equal(job.result(60), 2 * values)
+        (entry,) = job.ledger()
+        assert entry.nbytes == (federation.data("one") / "shared.npy").stat().st_size
+        served = session._run(session._participant.ways.to("one").ledger_documents())
+        assert job.id not in {line["job"] for line in served}, "the agent was not asked for it"
 
 
 def test_the_roads_to_and_from_it_are_measured(
