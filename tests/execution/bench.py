@@ -17,7 +17,15 @@ from dataflow.datasets import Dataset, Replica
 from dataflow.documents import from_json, to_json
 from dataflow.errors import DataflowError, from_document
 from dataflow.execution.code import CodeStore, pack
-from dataflow.execution.events import Broke, Ended, Report, SegmentOrder, Stored, TransferOrder
+from dataflow.execution.events import (
+    Broke,
+    Ended,
+    Errand,
+    Report,
+    SegmentOrder,
+    Stored,
+    TransferOrder,
+)
 from dataflow.execution.runner import SiteRunner
 from dataflow.graph.graph import Graph, merge, of_dataset
 from dataflow.graph.keys import source_key
@@ -65,7 +73,7 @@ class Bench:
         directory: Path,
         backend: Backend,
         *,
-        source_of: Callable[[Replica, str], Source] | None = None,
+        source_of: Callable[[Replica, Errand], Source] | None = None,
         results: Store | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -83,7 +91,7 @@ class Bench:
         self._attempts = itertools.count()
         self.code = CodeStore(directory / "code")
 
-        def no_source(replica: Replica, job: str) -> Source:
+        def no_source(replica: Replica, errand: Errand) -> Source:
             raise AssertionError("nothing is copied here")
 
         self.runner = SiteRunner(

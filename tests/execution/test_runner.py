@@ -39,7 +39,7 @@ from dataflow.errors import (
     UnsafeStore,
     WorkerLost,
 )
-from dataflow.execution.events import Crossed, Ended, Stored, TransferOrder
+from dataflow.execution.events import Crossed, Ended, Errand, Stored, TransferOrder
 from dataflow.execution.runner import SiteRunner
 from dataflow.graph.graph import Graph
 from dataflow.graph.operation import Step, operation, shell
@@ -774,7 +774,7 @@ def be_steward(bench: Bench, admit: Any = None) -> None:
         stores=lambda: bench.stores,
         backend=bench.backend,
         code=bench.code,
-        source_of=lambda replica, job: StoreSource(replica=replica),
+        source_of=lambda replica, errand: StoreSource(replica=replica),
         publish=bench.published.extend,
         clock=time.time,
         new_attempt=lambda: "try",
@@ -1001,9 +1001,9 @@ def copying(
     source = Slow(replica, **slow)
     asked: list[str] = []
 
-    def source_of(wanted: Replica, job: str) -> Slow:
-        assert (wanted, job) == (replica, "job1")
-        asked.append(job)
+    def source_of(wanted: Replica, errand: Errand) -> Slow:
+        assert (wanted, errand.job, errand.to) == (replica, "job1", "ams")
+        asked.append(errand.job)
         return source
 
     bench = Bench(tmp_path, NoBackend(), source_of=source_of)
