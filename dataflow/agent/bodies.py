@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from dataflow.agreements import Agreement
 from dataflow.catalog.entries import RecordRow
-from dataflow.execution.events import JobCreated, SegmentOrder, TransferOrder
+from dataflow.execution.events import JobCreated, ReleaseOrder, SegmentOrder, TransferOrder
 from dataflow.sites import Site
 from dataflow.stores import Store
 
@@ -136,7 +136,7 @@ class Asking(Body):
 class NewOrder(Body):
     """An order for this site."""
 
-    order: Annotated[SegmentOrder | TransferOrder, Field(discriminator="type")]
+    order: Annotated[SegmentOrder | TransferOrder | ReleaseOrder, Field(discriminator="type")]
 
 
 class CannotBring(Body):

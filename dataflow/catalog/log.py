@@ -212,6 +212,12 @@ class Log:
         """Write records that know their own kind and id: datasets, replicas, stores, jobs …"""
         return self.put_many(entry(record) for record in records)
 
+    def remove(self, *records: Any) -> None:
+        """Take records of our site out, by what :func:`entry` calls them."""
+        for record in records:
+            kind, id, _ = entry(record)
+            self.delete(kind, id)
+
     def delete(self, kind: str, id: str) -> int:
         """Delete one record of ours; the ``seq`` of the deletion. What is not there stays so."""
         with self._writing() as db:

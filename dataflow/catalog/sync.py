@@ -8,8 +8,8 @@ Guarantees
 ----------
 - After the network heals, all copies become equal to the logs they copy, without a restart.
 - A row reaches a copy only as its own site wrote it, and in order.
-- A site that has not answered for ``away_after`` seconds is away, and is back with its next
-  answer. Only an answer to us counts: news about a site is no proof that we can reach it.
+- A site that has not answered for ``away_after`` seconds, and some round trips where these are
+  long, is away, and is back with its next answer. Only an answer to us counts: news about a site is no proof that we can reach it.
 - A site that moved is found again as soon as it, or anybody who knows, can be reached.
 - A site whose file was lost or put back learns from the others that they remember more than it
   does, and begins a new epoch; then its present word holds everywhere.
@@ -31,6 +31,7 @@ from dataflow.catalog.log import is_epoch
 from dataflow.catalog.others import Address, Other
 from dataflow.catalog.records import Records
 from dataflow.errors import CatalogError, DataflowError
+from dataflow.patience import Patience
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -86,6 +87,7 @@ class Sync:
         self._patience = max(PATIENCE, away_after)
         self._unsettled_until = 0.0
         self._others: dict[str, Other] = {}
+        self._roads: dict[Address, Patience] = {}
         self._joining: dict[Address, asyncio.Task[None]] = {}
         self._news = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -156,8 +158,20 @@ class Sync:
 
     def _present(self, site: str) -> bool:
         other = self._others.get(site)
-        heard = other.heard_at if other is not None else None
-        return heard is not None and self._clock() - heard <= self._away_after
+        if other is None or other.heard_at is None:
+            return False
+        late = self._road(other.reached).more if other.reached is not None else 0.0
+        return self._clock() - other.heard_at <= self._away_after + late
+
+    def round_trip(self, site: str) -> float | None:
+        """Seconds of a question to a site and its answer, as of late; ``None`` if it is away."""
+        other = self._others.get(site)
+        if other is None or other.reached is None or not self._present(site):
+            return None
+        return self._road(other.reached).shortest
+
+    def _road(self, place: Address) -> Patience:
+        return self._roads.setdefault(place, Patience())
 
     async def settle(self, timeout: float = 5.0) -> frozenset[str]:
         """Wait until every site known now has answered or failed once; who is away then."""
@@ -347,7 +361,7 @@ class Sync:
 
     async def _view(self, place: Address) -> Sequence[KnownSite] | None:
         """What is known at an address; if that is too little of us, tell it."""
-        view = await self._ask(place, lambda at: at.peers())
+        view = await self._ask(place, lambda at: at.peers(), at_once=True)
         if view is None:
             return None
         doors = self._doors()
@@ -411,17 +425,29 @@ class Sync:
         place: Address,
         question: Callable[[PeerAccess], Awaitable[T]],
         wait: float = 0.0,
+        *,
+        at_once: bool = False,
     ) -> T | None:
-        """The answer, or ``None`` if there is none in time; it may be held back for ``wait`` s."""
+        """The answer, or ``None`` if there is none in time; it may be held back for ``wait`` s.
+
+        What is answered ``at_once`` tells the delay.
+        """
+        road, begun = self._road(place), self._clock()
         try:
             if place not in self._accesses:
                 self._accesses[place] = self._connect(*place)
-            async with asyncio.timeout(wait + self._patience):
-                return await question(self._accesses[place])
+            usual = wait + self._patience
+            async with asyncio.timeout(road.stretched(usual)):
+                again = usual + road.more
+                answer = await _soonest(lambda: question(self._accesses[place]), again)
+            if at_once:
+                road.answered(self._clock() - begun)
+            return answer
         except (DataflowError, OSError, TimeoutError) as error:
             log.debug("no_answer", address=place[0], reason=str(error) or type(error).__name__)
         except Exception:
             log.exception("answer_unreadable", address=place[0])
+        road.failed()
         return None
 
     async def _tell(self, place: Address) -> None:
@@ -445,6 +471,24 @@ class Sync:
                     places = [one.reached for one in others if one.reached and not one.failures]
                     await asyncio.gather(*(self._tell(place) for place in places))
                     told = now
+
+
+async def _soonest(ask: Callable[[], Awaitable[T]], every: float) -> T:
+    """The first answer, or failure, to a question that is asked again while nothing comes.
+
+    One that got lost in a cut is not waited for when the road is whole again.
+    """
+    asked: set[asyncio.Future[T]] = set()
+    try:
+        while True:
+            asked.add(asyncio.ensure_future(ask()))
+            done, _ = await asyncio.wait(asked, timeout=every, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                return done.pop().result()
+    finally:
+        for one in asked:
+            one.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -33,6 +33,7 @@ from dataflow.execution.events import (
     Report,
     Want,
 )
+from dataflow.patience import Patience
 from dataflow.sites import Site
 from dataflow.storage.manifest import FileEntry
 
@@ -69,6 +70,8 @@ class AgentClient:
         In place of the network, for tests.
     reach
         The way there, if the address begins with ``ssh://``; it brings its own token.
+    patience
+        What is known of the time that its answers take, shared with others who ask there.
     """
 
     def __init__(
@@ -80,13 +83,20 @@ class AgentClient:
         caller: str = "",
         transport: httpx2.AsyncBaseTransport | None = None,
         reach: SshReach | None = None,
+        patience: Patience | None = None,
     ) -> None:
         address = site.address if isinstance(site, Site) else site
         if not address:
             raise ConfigError("this site has no address; it is served by its own process only")
         name = site.name if isinstance(site, Site) else ""
         self._way = Connection(
-            name, address, token, timeout=timeout, transport=transport, reach=reach
+            name,
+            address,
+            token,
+            timeout=timeout,
+            transport=transport,
+            reach=reach,
+            patience=patience,
         )
         #: Where its agent answers, and the site's name; the address as long as that is not known.
         self.address = self._way.address

@@ -22,6 +22,7 @@ from dataflow.errors import (
     SiteUnreachable,
     from_document,
 )
+from dataflow.patience import Patience
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ class Connection:
         ``http://…``, ``https://…``, ``unix:///path``, or with ``reach`` ``ssh://…``.
     reach
         The way to an agent that is reached by SSH; its token is used then.
-    token, timeout, transport
+    token, timeout, transport, patience
         As for :class:`~dataflow.client.AgentClient`.
 
     Raises
@@ -79,7 +80,9 @@ class Connection:
         timeout: float,
         transport: httpx2.AsyncBaseTransport | None = None,
         reach: SshReach | None = None,
+        patience: Patience | None = None,
     ) -> None:
+        self.patience = patience or Patience()
         parts = urlsplit(address)
         schemes = ("http", "https", "unix") if reach is None else ("ssh",)
         if parts.scheme not in schemes or not (parts.netloc or parts.path):
@@ -178,9 +181,12 @@ class Connection:
             nbytes = len(content)
             sent["content-type"] = "application/json"
         base = await self._base()
-        seconds = self.timeout if seconds is None else seconds
-        limit = CONNECT_SECONDS + seconds + nbytes / SLOWEST
-        timeout = httpx2.Timeout(limit, connect=CONNECT_SECONDS)
+        patience, loop = self.patience, asyncio.get_running_loop()
+        connect = patience.stretched(CONNECT_SECONDS)
+        at_once = seconds is None and not nbytes
+        seconds = (self.timeout if seconds is None else seconds) + patience.more
+        limit = connect + seconds + nbytes / SLOWEST
+        timeout = httpx2.Timeout(limit, connect=connect)
 
         async def once() -> httpx2.Response:
             return await self._http.request(
@@ -192,6 +198,7 @@ class Connection:
                 timeout=timeout,
             )
 
+        begun = loop.time()
         try:
             async with asyncio.timeout(limit):
                 try:
@@ -205,7 +212,9 @@ class Connection:
                 self._reach.doubt()
             raise SiteUnreachable(self.name, f"no answer within {limit:.0f} s") from error
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError) as error:
-            raise self._unreachable(error) from error
+            raise self._unreachable(error, connect) from error
+        if at_once:
+            patience.answered(loop.time() - begun)
         self._check(response)
         return response.content
 
@@ -244,18 +253,23 @@ class Connection:
         """The body of the answer to a GET, piece by piece; as long as pieces come, it may take."""
         base = await self._base()
         # As they lie in the store: a proxy on the way may not pack them.
+        connect = self.patience.stretched(CONNECT_SECONDS)
+        seconds = self.timeout + self.patience.more
         request = self._http.build_request(
-            "GET", base + path, headers={**headers, "accept-encoding": "identity"}
+            "GET",
+            base + path,
+            headers={**headers, "accept-encoding": "identity"},
+            timeout=httpx2.Timeout(seconds, connect=connect),
         )
         try:
-            async with asyncio.timeout(CONNECT_SECONDS + self.timeout):
+            async with asyncio.timeout(connect + seconds):
                 response = await self._http.send(request, stream=True)
                 if not response.is_success:
                     await response.aread()
         except TimeoutError as error:
-            raise SiteUnreachable(self.name, f"no answer within {self.timeout:.0f} s") from error
+            raise SiteUnreachable(self.name, f"no answer within {seconds:.0f} s") from error
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError) as error:
-            raise self._unreachable(error) from error
+            raise self._unreachable(error, connect) from error
         try:
             self._check(response)
             if "range" in headers and response.status_code != 206:
@@ -273,11 +287,12 @@ class Connection:
 
     # --- errors -------------------------------------------------------------------------------
 
-    def _unreachable(self, error: Exception) -> SiteUnreachable:
+    def _unreachable(self, error: Exception, connect: float = CONNECT_SECONDS) -> SiteUnreachable:
         if self._reach is not None:
             self._reach.doubt()
         if isinstance(error, httpx2.ConnectTimeout):
-            return SiteUnreachable(self.name, f"no connection within {CONNECT_SECONDS:g} s")
+            self.patience.failed()
+            return SiteUnreachable(self.name, f"no connection within {connect:g} s")
         text = str(error).strip() or type(error).__name__
         return SiteUnreachable(self.name, f"{text} ({self.address})")
 

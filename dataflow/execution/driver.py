@@ -36,6 +36,7 @@ from dataflow.execution.events import (
     Fault,
     JobStarted,
     Order,
+    ReleaseOrder,
     ReplanFailed,
     Replanned,
     Report,
@@ -53,7 +54,8 @@ from dataflow.execution.journal import Journal
 from dataflow.execution.orders import order_id, order_of, wanted
 from dataflow.execution.relay import serve_wants
 from dataflow.execution.state import JobState, apply, is_fact
-from dataflow.execution.units import site_of
+from dataflow.execution.units import is_patient, site_of
+from dataflow.patience import Patience
 from dataflow.placement.plan import Plan
 from dataflow.storage.transfer import Source
 
@@ -64,6 +66,11 @@ log = structlog.get_logger(__name__)
 POLL_SECONDS = 20.0
 #: Pauses between attempts to reach a silent site, and before a failed unit is tried again.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+#: The longest pause for a copy that waits for its site: so soon after it is back it is asked.
+LONGEST_PATIENT_PAUSE = 0.5
+#: How long such a site may keep a question for news, and may be silent (s) before it is asked over
+#: another connection: what a cut has left of the old one wakes up late.
+PATIENT_WAIT, PATIENT_ANSWER = 1.0, 1.0
 #: How often in a row a site may forget an order, with nothing reported of it, before that counts
 #: as a failure.
 MOST_FORGOTTEN = 5
@@ -89,6 +96,8 @@ class Surroundings:
         Seconds since the epoch.
     lost_after
         Seconds of silence after which a site's work is given to others.
+    slowness
+        A site's name → seconds that its answers may take beyond that, by what was seen of the road.
     """
 
     journal: Journal
@@ -99,6 +108,7 @@ class Surroundings:
     datasets: Callable[[Sequence[str]], Mapping[str, Dataset]]
     clock: Callable[[], float]
     lost_after: float = 8.0
+    slowness: Callable[[str], float] = lambda site: 0.0
 
 
 class Drive:
@@ -288,29 +298,41 @@ class Drive:
         id = order_id(self.state, name, attempt)
         wait = min(POLL_SECONDS, around.lost_after / 2)
         order: Order | None = None
+        patient, tries = is_patient(self.state.plan, name), Patience()
+        wait = PATIENT_WAIT if patient else wait
         heard, silent, forgotten = loop.time(), 0, 0
         while True:
+            limit = tries.stretched(PATIENT_ANSWER) + around.slowness(site) if patient else None
             try:
                 access = around.access(site)
                 if not sent:
                     order = order or self._order(name, attempt)
-                    await self._send(access, order)
+                    async with asyncio.timeout(limit):
+                        await self._send(access, order)
                     sent = True
                 transfer = self.state.plan.transfer_by_id.get(name)
                 if transfer is not None and transfer.via and not transfer.at:
                     order = order or self._order(name, attempt)
                     relay.see_to(access, order)
                 asked = loop.time()
-                reports = await _reports(access, id, since, wait)
-            except SiteUnreachable:
+                async with asyncio.timeout(None if limit is None else wait + limit):
+                    reports = await _reports(access, id, since, wait)
+            except (SiteUnreachable, TimeoutError) as error:
+                if not (patient or isinstance(error, SiteUnreachable)):
+                    raise
                 silent += 1
-                rest = around.lost_after - (loop.time() - heard)
+                tries.failed()
+                if patient:
+                    await asyncio.sleep(min(_pause(silent), LONGEST_PATIENT_PAUSE))
+                    continue
+                rest = around.lost_after + around.slowness(site) - (loop.time() - heard)
                 if rest <= 0 and silent > 1 and not self._works_on(name):
                     raise
                 self._given.pop(site, None)
                 await asyncio.sleep(min(_pause(silent), max(rest, 0.01)))
                 continue
             heard, silent = loop.time(), 0
+            tries.answered(0.0)
             if reports is None:  # the site was restarted: it gets the order again
                 forgotten += 1
                 if forgotten > MOST_FORGOTTEN:
@@ -345,6 +367,8 @@ class Drive:
     def _order(self, name: str, attempt: int) -> Order:
         state = self.state
         plain = order_of(state, name, attempt)
+        if isinstance(plain, ReleaseOrder):
+            return plain
         keys = plain.datasets if isinstance(plain, SegmentOrder) else [plain.key]
         asked = [key for key in keys if key not in state.plan.sources]
         return order_of(state, name, attempt, self._around.datasets(asked)) if asked else plain

@@ -85,6 +85,7 @@ class TransferOrder:
 
     ``target`` is a site of stores, if it is to be put into its store instead of yours.
     ``relayed``: the site cannot be asked by you; whoever gave this order brings what you want of it.
+    ``clean``: if it does not come whole, remove what came.
     """
 
     id: str
@@ -95,12 +96,27 @@ class TransferOrder:
     dataset: Dataset | None = None
     relayed: bool = False
     target: str = ""
+    clean: bool = False
     user: str = ""
     request: Request = field(default_factory=Request)
     type: Literal["transfer"] = "transfer"
 
 
-Order = SegmentOrder | TransferOrder
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseOrder:
+    """Give up this replica of yours, records and bytes, if ``copy`` at another site equals it."""
+
+    id: str
+    job: str
+    site: str
+    key: str
+    replica: Replica
+    copy: Replica
+    user: str = ""
+    type: Literal["release"] = "release"
+
+
+Order = SegmentOrder | TransferOrder | ReleaseOrder
 
 
 def errand_of(order: TransferOrder) -> Errand:
@@ -130,7 +146,8 @@ class Stored:
 class Crossed:
     """Bytes that came over a link for this order: one entry of the ledger.
 
-    ``via`` is the site that carried them over; whoever keeps the job writes that down.
+    ``via`` is the site that carried them over; whoever keeps the job writes that down. ``whole`` says
+    that the copy arrived: the time of one that did not says nothing of the road.
     """
 
     key: str
@@ -139,7 +156,18 @@ class Crossed:
     nbytes: int
     seconds: float
     via: str = ""
+    whole: bool = True
     type: Literal["crossed"] = "crossed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """A replica of the site is given up: it is in no record any more, and its bytes are gone."""
+
+    key: str
+    site: str
+    url: str
+    type: Literal["released"] = "released"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +205,7 @@ class Ran:
     type: Literal["ran"] = "ran"
 
 
-Report = Stored | Crossed | Ended | Broke | Progress | Ran
+Report = Stored | Crossed | Released | Ended | Broke | Progress | Ran
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

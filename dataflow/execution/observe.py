@@ -272,9 +272,9 @@ def link_of(crossed: Crossed, known: Link | None, now: float) -> Link | None:
     Returns
     -------
     Link or None
-        ``None`` if the transfer says nothing: too small, without a time, or within a site.
+        ``None`` if the transfer says nothing: cut off, too small, without a time, or within a site.
     """
-    if crossed.nbytes < TELLING_TRANSFER or not 0 < crossed.seconds < _LONGEST:
+    if not crossed.whole or crossed.nbytes < TELLING_TRANSFER or not 0 < crossed.seconds < _LONGEST:
         return None
     if crossed.source == crossed.target:
         return None

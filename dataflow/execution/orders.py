@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dataflow.datasets import Dataset, Replica
-from dataflow.execution.events import Order, SegmentOrder, TransferOrder
+from dataflow.execution.events import Order, ReleaseOrder, SegmentOrder, TransferOrder
 from dataflow.execution.state import JobState
-from dataflow.execution.units import attempt_wanted, inputs_of
+from dataflow.execution.units import attempt_wanted, copy_of, inputs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ def order_of(
         Records of results of earlier jobs that the plan reads, as the catalog has them.
     """
     plan = state.plan
+    if name in plan.release_by_id:
+        return _release(state, name, attempt)
     inputs = inputs_of(state, name)
     known = {key: _dataset(state, key, replica, datasets or {}) for key, replica in inputs.items()}
     unit = plan.segment_by_id.get(name)
@@ -57,6 +59,7 @@ def order_of(
             dataset=known[transfer.key],
             relayed=bool(transfer.via) and not transfer.at,
             target=transfer.target if transfer.at else "",
+            clean=transfer.clean,
             user=state.user,
             request=plan.request,
         )
@@ -77,6 +80,21 @@ def order_of(
         request=plan.request,
         seconds={key: plan.assignment_by_key[key].seconds for key in unit.steps},
         memory={key: plan.assignment_by_key[key].memory for key in unit.steps},
+    )
+
+
+def _release(state: JobState, name: str, attempt: int) -> ReleaseOrder:
+    release = state.plan.release_by_id[name]
+    copy = copy_of(state, release)
+    assert copy is not None, "it is not wanted before that"
+    return ReleaseOrder(
+        id=order_id(state, name, attempt),
+        job=state.job,
+        site=release.site,
+        key=release.key,
+        replica=release.replica,
+        copy=copy,
+        user=state.user,
     )
 
 

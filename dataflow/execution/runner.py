@@ -25,6 +25,7 @@ from dataflow.execution.events import (
     Errand,
     ErrorDocument,
     Order,
+    ReleaseOrder,
     Report,
     SegmentOrder,
     TransferOrder,
@@ -32,6 +33,7 @@ from dataflow.execution.events import (
 )
 from dataflow.execution.failures import Broken, Failure, broken
 from dataflow.execution.relay import Desk
+from dataflow.execution.release_run import OwnRecords, run_release
 from dataflow.execution.segment_run import run_segment
 from dataflow.execution.tally import Tally
 from dataflow.execution.transfer_run import run_transfer
@@ -100,6 +102,8 @@ class SiteRunner:
     admit
         Lets an order in, as it is to be kept, or raises; what a site may run for whom is no
         business of this class.
+    own
+        The site's own records; without them no copy is given up.
     """
 
     def __init__(
@@ -114,9 +118,10 @@ class SiteRunner:
         clock: Callable[[], float],
         new_attempt: Callable[[], str],
         admit: Callable[[Order], Order] | None = None,
+        own: OwnRecords | None = None,
     ) -> None:
         self.name = site.name
-        self._admit = admit or _admit_to(site)
+        self._admit, self._own = admit or _admit_to(site), own
         self._clock, self._code = clock, code
         self._workplace = Workplace(
             site=site,
@@ -150,6 +155,8 @@ class SiteRunner:
             raise SiteRefused(self.name, f"this order is for site {order.site!r}")
         if isinstance(order, TransferOrder) and order.key != order.replica.key:
             raise SiteRefused(self.name, f"{order.replica.url} is not a copy of {order.key}")
+        if isinstance(order, ReleaseOrder) and self._own is None:
+            raise SiteRefused(self.name, "no copy is given up here")
         if isinstance(order, SegmentOrder):
             self._check(order)
         admitted = self._admit(order)
@@ -296,6 +303,10 @@ class SiteRunner:
 
     async def _run(self, running: _Running) -> None:
         order = running.order
+        if isinstance(order, ReleaseOrder):
+            assert self._own is not None
+            await run_release(order, self._workplace, self._own, running.tell)
+            return
         if not isinstance(order, SegmentOrder):
             await run_transfer(order, self._workplace, running.tell, running.desk)
             return

@@ -21,7 +21,8 @@ status                meaning
 
 Guarantees: after an end the status does not change; reports of abandoned attempts count as far as
 they are facts (something is stored, bytes crossed) and no further; a unit is never wanted at a
-lost site, before its inputs exist, or after more than ``retries`` failures; it has ended when all
+lost site, before its inputs exist, or after more than ``retries`` failures, save a patient copy, which
+waits for its road as long as it takes; it has ended when all
 its outputs are stored; no two orders have the same number, whatever plans come between; the user's
 own errors are never retried. A site that fails more often than that is done without, if there is
 another way. :func:`apply` never raises: what is not wanted or comes too late changes nothing.
@@ -58,6 +59,7 @@ from dataflow.execution.events import (
     JobStarted,
     JobStatus,
     Ran,
+    Released,
     ReplanFailed,
     Replanned,
     Report,
@@ -72,6 +74,7 @@ from dataflow.execution.units import (
     all_stored,
     attempt_wanted,
     inputs_of,
+    is_patient,
     part_of,
     site_of,
     sites_of,
@@ -113,6 +116,8 @@ class JobState:
         The ledger so far.
     programs
         Key of a shell operation's step → its last run.
+    released
+        URLs of copies that were given up, as was asked for.
     lost
         Sites that did not answer; not used again by this job.
     gone
@@ -138,6 +143,7 @@ class JobState:
     stored: Mapping[tuple[str, str], Stored] = field(default_factory=dict)
     crossed: tuple[Crossed, ...] = ()
     programs: Mapping[str, Program] = field(default_factory=dict)
+    released: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
     gone: frozenset[str] = frozenset()
     replan: str = ""
@@ -162,6 +168,7 @@ class JobState:
             copies = [s.replica for (k, _), s in self.stored.items() if k == key]
             if key in self.plan.replicas:
                 copies.append(self.plan.replicas[key])
+            copies = [copy for copy in copies if copy.url not in self.released]
             found[key] = tuple(dict.fromkeys(_last_first(copies, self.plan.result_at)))
         return found
 
@@ -284,6 +291,8 @@ def _fact(state: JobState, report: Report, *, fresh: bool = False) -> JobState:
         return replace(state, crossed=(*state.crossed, report))
     if isinstance(report, Ran):
         return replace(state, programs=taken_in(state.programs, report.program))
+    if isinstance(report, Released):
+        return replace(state, released=state.released | {report.url})
     return state
 
 
@@ -304,6 +313,10 @@ def _broke(state: JobState, name: str, unit: Unit, error: ErrorDocument, fault: 
     again = _with(state, name, replace(unit, status="waiting", failures=unit.failures + 1))
     if unit.failures < state.retries:
         return again
+    if is_patient(state.plan, name):
+        # It waits for the road; what the site says no to, waiting does not mend.
+        waits = error.get("kind") in (SiteUnreachable.kind, TransferFailed.kind)
+        return again if waits else _failed(state, error)
     if fault == "worker":
         return _failed(state, error)
     culprit = _culprit(state.plan, name, error)
@@ -388,7 +401,9 @@ def _without(state: JobState, site: str, why: str, cause: ErrorDocument) -> JobS
     """Do without a site from now on: its orders are abandoned, and a new plan is needed."""
     units = {
         name: replace(unit, status="waiting")
-        if unit.status == "running" and site_of(state.plan, name) == site
+        if unit.status == "running"
+        and site_of(state.plan, name) == site
+        and not is_patient(state.plan, name)
         else unit
         for name, unit in state.units.items()
     }
@@ -426,7 +441,9 @@ def _asked(state: JobState, event: Asked) -> JobState:
 
 
 def _units_of(plan: Plan) -> dict[str, Unit]:
-    return {name: Unit() for name in (*plan.segment_by_id, *plan.transfer_by_id)}
+    return {
+        name: Unit() for name in (*plan.segment_by_id, *plan.transfer_by_id, *plan.release_by_id)
+    }
 
 
 def _with(state: JobState, name: str, unit: Unit) -> JobState:

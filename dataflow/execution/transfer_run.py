@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dataflow.datasets import Dataset, Extent, Format, Kind
 from dataflow.errors import (
     CorruptResult,
+    DataflowError,
     PolicyError,
     SiteError,
     TransferFailed,
@@ -16,9 +19,11 @@ from dataflow.errors import (
 )
 from dataflow.execution.events import Crossed, Report, Stored, TransferOrder, errand_of
 from dataflow.execution.failures import Broken, Failure, broken, text_of
+from dataflow.execution.to_dask import Place
 from dataflow.execution.workplace import Workplace
 from dataflow.graph.keys import digest
 from dataflow.storage.manifest import Manifest, replica_of
+from dataflow.storage.publish import attempt_at, discard
 from dataflow.storage.transfer import Source, copy
 
 Tell = Callable[[Report], None]
@@ -83,14 +88,14 @@ class _Transfer:
         order, workplace = self.order, self.workplace
         place = await workplace.checked_place(order.target)
         dataset, begun = self._dataset(), workplace.clock()
-        came = 0
+        came, whole = 0, False
 
         def count(nbytes: int) -> None:
             nonlocal came
             came += nbytes
 
         try:
-            return await copy(
+            manifest = await copy(
                 self.source or workplace.source_of(order.replica, errand_of(order)),
                 root=place.root,
                 key=order.key,
@@ -104,9 +109,15 @@ class _Transfer:
                 options=place.options,
                 on_bytes=count,
             )
+            whole = True
+            return manifest
         except Exception as error:
+            if order.clean:
+                await self._clear(place)
             raise self._broken(error) from error
         finally:
+            if order.clean and not whole:  # also when it was cancelled
+                workplace.later(self._clear(place))
             if came:
                 self.tell(
                     Crossed(
@@ -115,8 +126,22 @@ class _Transfer:
                         target=self.target,
                         nbytes=came,
                         seconds=workplace.clock() - begun,
+                        whole=whole,
                     )
                 )
+
+    async def _clear(self, place: Place) -> None:
+        """Remove what came of a copy that is to come whole or not at all."""
+        attempt = attempt_at(
+            place.root,
+            self.order.key,
+            self._attempt(),
+            area="copies",
+            credentials=place.credentials,
+            options=place.options,
+        )
+        with suppress(DataflowError, OSError):
+            await asyncio.to_thread(discard, attempt)
 
     async def report(self, manifest: Manifest, seconds: float, *, reused: bool) -> None:
         """Enter the replica into the catalog and tell of it."""

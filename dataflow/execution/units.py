@@ -6,15 +6,25 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from dataflow.datasets import Replica
-from dataflow.placement.plan import Plan, Segment, Transfer
+from dataflow.placement.plan import Plan, Release, Segment, Transfer
 
 if TYPE_CHECKING:
     from dataflow.execution.state import JobState
 
 
-def part_of(plan: Plan, name: str) -> Segment | Transfer:
+Part = Segment | Transfer | Release
+
+
+def part_of(plan: Plan, name: str) -> Part:
     """What the plan says of a unit."""
-    return plan.segment_by_id.get(name) or plan.transfer_by_id[name]
+    part = plan.segment_by_id.get(name) or plan.transfer_by_id.get(name)
+    return part or plan.release_by_id[name]
+
+
+def is_patient(plan: Plan, name: str) -> bool:
+    """Whether a unit waits for its site as long as it takes."""
+    transfer = plan.transfer_by_id.get(name)
+    return transfer is not None and transfer.patient
 
 
 def site_of(plan: Plan, name: str) -> str:
@@ -26,6 +36,8 @@ def site_of(plan: Plan, name: str) -> str:
 def sites_of(plan: Plan, name: str) -> tuple[str, ...]:
     """The sites that a unit cannot do without."""
     part = part_of(plan, name)
+    if is_patient(plan, name):
+        return ()
     if not isinstance(part, Transfer):
         return (part.site,)
     return tuple(dict.fromkeys(site for site in (part.source, part.target, part.at) if site))
@@ -36,6 +48,8 @@ def all_stored(state: JobState, name: str) -> bool:
     part = part_of(state.plan, name)
     if isinstance(part, Transfer):
         return (part.key, part.target) in state.stored
+    if isinstance(part, Release):
+        return part.replica.url in state.released
     return all((key, part.site) in state.stored for key in part.outputs)
 
 
@@ -53,6 +67,8 @@ def ready(state: JobState, name: str) -> bool:
     part = part_of(state.plan, name)
     if isinstance(part, Transfer):
         return part.replica is not None or (part.key, part.source) in state.stored
+    if isinstance(part, Release):
+        return copy_of(state, part) is not None
     return all(
         key in part.replicas or (key, part.site) in state.stored or _held(state, key, part.site)
         for key in part.inputs
@@ -69,11 +85,32 @@ def inputs_of(state: JobState, name: str) -> dict[str, Replica]:
     return dict(copies_of(state, part_of(state.plan, name)))
 
 
-def copies_of(state: JobState, part: Segment | Transfer) -> Iterator[tuple[str, Replica]]:
+def copy_of(state: JobState, part: Release) -> Replica | None:
+    """The copy for which another one is given up, once it is there."""
+    stored = state.stored.get((part.key, part.target))
+    if stored is not None:
+        return stored.replica
+    held = state.plan.replicas.get(part.key)
+    return held if held is not None and held.site == part.target else None
+
+
+def copies_of(state: JobState, part: Part) -> Iterator[tuple[str, Replica]]:
     """The copies that a part of the plan reads, with their keys, as far as they are there."""
+    if isinstance(part, Release):
+        yield part.key, part.replica
+        return
     if isinstance(part, Transfer):
         stored = state.stored.get((part.key, part.source))
         replica = part.replica or (stored.replica if stored else None)
+        if part.patient and replica is not None:
+            # One that failed goes to the next copy that this job has made.
+            others = [
+                found.replica
+                for (key, site), found in state.stored.items()
+                if key == part.key and site not in (part.source, part.target)
+            ]
+            copies = [replica, *others]
+            replica = copies[state.units[part.id].failures % len(copies)]
         if replica is not None:
             yield part.key, replica
         return

@@ -10,6 +10,7 @@ from dataflow.datasets import Dataset
 from dataflow.errors import from_document
 from dataflow.execution.events import ErrorDocument, JobStatus
 from dataflow.execution.programs import Program, away
+from dataflow.execution.replies import Reply, replies_of
 from dataflow.execution.state import JobState
 
 
@@ -31,6 +32,8 @@ class JobView:
         One line for people: the error, or what is going on.
     programs
         The last run of each shell operation, in the order in which they were first told of.
+    replies
+        What each site says to the copies that were asked for.
     """
 
     id: str
@@ -47,6 +50,7 @@ class JobView:
     error: ErrorDocument | None = None
     message: str = ""
     programs: tuple[Program, ...] = ()
+    replies: tuple[Reply, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +71,8 @@ class LedgerEntry:
     label: str = ""
 
 
-def view_of(state: JobState, coordinator: str) -> JobView:
-    """What to show of a job."""
+def view_of(state: JobState, coordinator: str, now: float | None = None) -> JobView:
+    """What to show of a job, at ``now`` or as it was when something happened last."""
     labels = {key: state.plan.label(key) for key in state.plan.outputs}
     found = {}
     for key, label in labels.items():
@@ -90,6 +94,7 @@ def view_of(state: JobState, coordinator: str) -> JobView:
         error=state.error,
         message=_message(state),
         programs=tuple(state.programs.values()),
+        replies=replies_of(state, state.updated if now is None else now),
     )
 
 

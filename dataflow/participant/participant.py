@@ -50,6 +50,7 @@ from dataflow.execution.driver import Surroundings
 from dataflow.execution.events import Errand, Event, JobCreated, SiteAccess
 from dataflow.execution.journal import Journal
 from dataflow.execution.meter import Meter
+from dataflow.execution.release_run import OwnRecords
 from dataflow.execution.runner import SiteRunner
 from dataflow.execution.state import ENDS, JobState
 from dataflow.execution.tally import Figure
@@ -79,6 +80,8 @@ LINK_VALID_SECONDS = 24 * 3600.0
 FIRST_ANSWERS_SECONDS = 0.25
 #: A store that could not be measured is tried again after this many seconds: it is asked for real.
 STORE_AGAIN_SECONDS = 300.0
+#: A delay that differs by more than this (s), and by this share, has changed.
+LEAST_CHANGE, CHANGED = 0.004, 0.2
 #: How long to look for a job that nobody has heard of yet (s): news travels this fast.
 HEARSAY_SECONDS = 1.5
 
@@ -156,6 +159,12 @@ class Participant:
             clock=clock,
             new_attempt=lambda: secrets.token_hex(8),
             admit=self.gate.order,
+            own=OwnRecords(
+                datasets=self._own_datasets,
+                replicas=lambda: [r for r in self.records.replicas() if r.site == self.name],
+                stores=self.stores,
+                withdraw=lambda replica: self.records.remove(replica),
+            ),
         )
         self._changes: dict[str, JobState] = {}
         around = Surroundings(
@@ -167,6 +176,7 @@ class Participant:
             datasets=self._datasets,
             clock=clock,
             lost_after=federation.lost_after,
+            slowness=self.ways.slowness,
         )
         self.coordinator = Coordinator(around, self._job_changed)
         self._summaries: dict[str, tuple[str, tuple[str, ...]]] = {}
@@ -306,7 +316,24 @@ class Participant:
                             self.records.add(link)
                         else:  # no site, nothing to tell others of
                             self._roads[link.source, link.target] = link
+            self._follow_delays()
             await asyncio.sleep(1.0)
+
+    def _follow_delays(self) -> None:
+        """Publish the delay of a measured road when it has changed; the looks for news tell it."""
+        topology = self.topology()
+        for source in topology.site_by_name:
+            seen = self.sync.round_trip(source)
+            own = self._roads.get((source, self.name))
+            known = own or topology.link(source, self.name)
+            if seen is None or known.origin != "measured":
+                continue
+            if abs(seen - known.latency) > max(LEAST_CHANGE, CHANGED * known.latency):
+                link = replace(known, latency=seen, measured_at=self._clock())
+                if self._has_site:
+                    self.records.add(link)
+                else:
+                    self._roads[source, self.name] = link
 
     def _measured_lately(self, source: str) -> bool:
         known: Link | None = self._roads.get((source, self.name)) or self.records.get(
@@ -460,6 +487,10 @@ class Participant:
         merged = {**(known.tags if known else {}), **tags}
         self.records.add(TagSet(key=key, user=user, tags=merged, updated=self._clock()))
 
+    def _own_datasets(self, key: str) -> list[Dataset]:
+        written = self.records.written("dataset")
+        return [dataset for site, dataset in written if site == self.name and dataset.key == key]
+
     def _publish(self, records: Sequence[Any]) -> None:
         self.records.add(*records)
 
@@ -498,6 +529,16 @@ class Participant:
         asking = replace(asked.pop("asking", None) or Asking(), time=self._clock())
         asked = {"near": self._near, "asking": asking, **asked}
         return planning.plan_graph(graph, self._seen_from_here(), self.measurements(), **asked)
+
+    def plan_move(self, dataset: Dataset, to: str, source: str | None, **asked: Any) -> Plan:
+        """A plan that moves a dataset; see :func:`planning.plan_move`."""
+        from dataflow.participant import planning
+        from dataflow.participant.owners import Asking
+
+        asking = replace(asked.pop("asking", None) or Asking(), time=self._clock())
+        asked = {"near": self._near, "asking": asking, **asked}
+        seen, known = self._seen_from_here(), self.measurements()
+        return planning.plan_move(dataset, to, seen, known, source=source, **asked)
 
     @property
     def _near(self) -> str:
@@ -564,7 +605,8 @@ class Participant:
             If nobody has heard of it.
         """
         if self._journal.knows(job_id):
-            return self._seen(view_of(self.coordinator.state(job_id), self.name))
+            now = self._clock()
+            return self._seen(view_of(self.coordinator.state(job_id), self.name, now=now))
         keeper = await self._keeper(job_id)
         try:
             document = await self.ways.to(keeper).job_document(job_id)

@@ -7,20 +7,21 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow.catalog.snapshot import Snapshot
-from dataflow.datasets import Replica
+from dataflow.datasets import Dataset, Replica
 from dataflow.errors import NoAllowedSite, PlacementError, PolicyError
 from dataflow.execution.state import JobState
-from dataflow.graph.graph import Graph
+from dataflow.graph.graph import Graph, of_dataset
 from dataflow.participant.owners import Asking, ask_owners, asked_again, part_of
 from dataflow.placement.make import graph_of, make_plan
 from dataflow.placement.measurements import Measurements
 from dataflow.placement.plan import Keep, Plan
 from dataflow.placement.solve import Rule
-from dataflow.placement.spread import Wanted, spread
+from dataflow.placement.spread import Wanted, moved, spread
 from dataflow.policy.archetype import Load
 from dataflow.policy.check import Verdict
-from dataflow.policy.scope import Bind, Scope, choose, has_both, scope_of, too_far
+from dataflow.policy.scope import At, Bind, Scope, choose, has_both, scope_of, too_far
 from dataflow.sites import Link, Topology
+from dataflow.stores import store_for
 
 #: What a road is taken for that nobody can use: no plan takes it if there is any other.
 CLOSED_BANDWIDTH, CLOSED_LATENCY = 1e-3, 1e9
@@ -100,6 +101,61 @@ def plan_graph(
     return _open_roads(answer.written_into(whole))
 
 
+def plan_move(
+    dataset: Dataset,
+    to: str,
+    snapshot: Snapshot,
+    measurements: Measurements,
+    *,
+    source: str | None = None,
+    **asked: Any,
+) -> Plan:
+    """A plan that brings a dataset to a site and gives up its copy at ``source`` then.
+
+    Raises
+    ------
+    ScopeError
+        If the site is not known, or takes no copies.
+    PlacementError
+        If it is not clear which copy is meant, or that one cannot be given up.
+    """
+    copies = [copy for copy in snapshot.replicas_of(dataset) if copy.site != to]
+    meant = [copy for copy in copies if source in (None, copy.site)]
+    sites = ", ".join(dict.fromkeys(copy.site for copy in copies))
+    if not meant:
+        where = f"at {source!r}" if source else f"outside of {to!r}"
+        raise PlacementError(
+            f"{dataset.name!r} has no copy {where} to be moved; copies are at {sites or to}"
+        )
+    if len(meant) > 1:
+        raise PlacementError(
+            f"{dataset.name!r} has several copies: {sites}\n"
+            "What you can do: say which is given up, with source=."
+        )
+    (given_up,) = meant
+    topology = snapshot.topology
+    if given_up.site in topology.away:
+        raise PlacementError(f"{given_up.site} does not answer, and cannot give its copy up")
+    if given_up.site in topology.stores_only:
+        raise PlacementError(f"{given_up.site} is stores only: nobody is there to give a copy up")
+    if store_for(given_up.url, topology.stores_at(given_up.site)) is None:
+        raise PlacementError(
+            f"{given_up.url} lies in no store of {given_up.site}, which does not delete it\n"
+            "What you can do: session.replicate() makes a copy and leaves this one."
+        )
+    held = [copy for copy in copies if copy is given_up]
+    held += [copy for copy in snapshot.replicas_of(dataset) if copy.site == to]
+    known = replace(snapshot, replicas={**snapshot.replicas, dataset.key: tuple(held)})
+    scope = Scope((Bind("", At(to)),))
+    if to in topology.away:
+        raise scope.wrong(f"{to} does not answer")
+    plan = plan_graph(of_dataset(dataset), known, measurements, scope=scope, **asked)
+    there = next((copy for copy in held if copy.site == to), None)
+    if there is not None:
+        plan = replace(plan, replicas={**plan.replicas, dataset.key: there})
+    return moved(replace(plan, result_at=to), dataset.key, to, given_up)
+
+
 def plan_rest(
     state: JobState, snapshot: Snapshot, measurements: Measurements, near: str, now: float = 0.0
 ) -> Plan:
@@ -143,6 +199,8 @@ def _rest_of(
     now: float,
 ) -> Plan:
     plan = state.plan
+    if plan.releases:
+        raise PlacementError("a move is not begun anew on another way; the source is as it was")
     excluded, pinned = (_words(plan, name) for name in ("excluded", "pinned"))
     scope = scope_of(plan.options.get("scope") or None)
     excluded |= dict.fromkeys(state.lost, "lost during this job")

@@ -12,6 +12,7 @@ from dataflow.client import AgentClient
 from dataflow.client.ssh import SshReach
 from dataflow.config import Federation
 from dataflow.errors import ConfigError, SiteUnreachable
+from dataflow.patience import Patience
 from dataflow.sites import Site, Topology
 from dataflow.storage import credentials as secrets
 
@@ -47,6 +48,7 @@ class Ways:
             if peer.ssh is not None
         }
         self._clients: dict[tuple[str, str], AgentClient] = {}
+        self._patience: dict[str, Patience] = {}
 
     def check(self) -> None:
         """Resolve every credential that the site file names.
@@ -102,9 +104,18 @@ class Ways:
             record = Site(name=site or address, address=address)
             reach = self._ssh.get(address)
             token = self._token(address) if reach is None else None
-            client = AgentClient(record, token, caller=self._caller, reach=reach)
+            patience = self._patience.setdefault(address, Patience())
+            client = AgentClient(record, token, caller=self._caller, reach=reach, patience=patience)
             self._clients[address, site] = client
         return client
+
+    def slowness(self, site: str) -> float:
+        """Seconds that an answer of a site may take beyond what is usual on a fast road."""
+        try:
+            patience = self._patience.get(self.to(site).address.rstrip("/"))
+        except SiteUnreachable:
+            return 0.0
+        return patience.more if patience is not None else 0.0
 
     async def close(self) -> None:
         """Give up all connections."""

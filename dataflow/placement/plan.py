@@ -63,7 +63,8 @@ class Transfer:
     over, if the target cannot ask the source itself; the job has to be kept there. ``at`` is the
     site that carries it out where that is not the target, because the target has stores only;
     ``direct`` that whoever carries it out opens the store at the other end himself. A ``patient``
-    one waits for its target as long as it takes: no other site would do.
+    one waits for its target as long as it takes: no other site would do. Of a ``clean`` one
+    nothing is left at the target if it does not come about.
     """
 
     id: str
@@ -77,6 +78,7 @@ class Transfer:
     patient: bool = False
     at: str = ""
     direct: bool = False
+    clean: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,17 @@ class Segment:
     outputs: tuple[str, ...]
     seconds: float
     replicas: Mapping[str, Replica] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """The end of a move: the copy ``replica`` at ``site`` is given up, when one at ``target`` equals it."""
+
+    id: str
+    key: str
+    site: str
+    target: str
+    replica: Replica
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -133,6 +146,8 @@ class Plan:
         How owners of the data are asked, and under which archetypes.
     missing
         Label of each result that is left out → why.
+    releases
+        Copies that are given up in the end.
     originals
         Steps of the graph as the user built it that stand otherwise in ``steps`` or not at all: what
         was split, and what need not run; :func:`dataflow.placement.make.graph_of` needs them.
@@ -158,6 +173,7 @@ class Plan:
     copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     request: Request = field(default_factory=Request)
     missing: Mapping[str, str] = field(default_factory=dict)
+    releases: tuple[Release, ...] = ()
 
     @cached_property
     def step_by_key(self) -> Mapping[str, Step]:
@@ -174,6 +190,10 @@ class Plan:
     @cached_property
     def transfer_by_id(self) -> Mapping[str, Transfer]:
         return {transfer.id: transfer for transfer in self.transfers}
+
+    @cached_property
+    def release_by_id(self) -> Mapping[str, Release]:
+        return {release.id: release for release in self.releases}
 
     @cached_property
     def memory(self) -> Mapping[str, int]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from dataflow.datasets import Replica
 from dataflow.graph.keys import digest
 from dataflow.placement.measurements import Measurements
-from dataflow.placement.plan import Plan, Transfer
+from dataflow.placement.plan import Plan, Release, Transfer
 from dataflow.placement.way import way
 from dataflow.sites import Link, Topology
 
@@ -61,6 +61,18 @@ def spread(
         seconds=plan.seconds + max((t.seconds for t in added), default=0.0),
         nbytes=plan.nbytes + sum(t.nbytes for t in added),
     )
+
+
+def moved(plan: Plan, key: str, target: str, source: Replica) -> Plan:
+    """A plan that copies to ``target`` as one that moves there: ``source`` is given up in the end.
+
+    A copy that is cut off leaves nothing behind.
+    """
+    release = Release(
+        id=f"r:{key[:12]}:{source.site}", key=key, site=source.site, target=target, replica=source
+    )
+    transfers = tuple(replace(t, clean=True, patient=False) for t in plan.transfers)
+    return replace(plan, id=digest([plan.id, release.id]), transfers=transfers, releases=(release,))
 
 
 def _made_at(plan: Plan, key: str) -> set[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dataflow import _html
 from dataflow.datasets import Dataset
 from dataflow.errors import DataflowError, SiteUnreachable, from_document
 from dataflow.execution.events import Event, JobCreated, JobStatus, Stored, UnitReported
+from dataflow.execution.replies import Reply
 from dataflow.execution.state import JobState, apply, begin, replay
 from dataflow.execution.view import JobView, view_of
 from dataflow.placement.plan import Plan
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 #: Longest question (s) to the coordinator, and how long it may be silent while we wait.
 POLL_SECONDS = 15.0
 PATIENCE = 60.0
+#: Between two looks (s) for replies.
+GLANCE_SECONDS = 0.2
 
 
 class Job:
@@ -75,6 +78,32 @@ class Job:
         """What its shell operations wrote to their streams, as far as they have ended."""
         ended = [one for one in self.view().programs if one.of("stdout") or one.of("stderr")]
         return Logs(ended)
+
+    def replies(self, timeout: float | None = None) -> Iterator[Reply]:
+        """What each site says to the copies that were asked for, one by one as they come.
+
+        A site that says nothing within the window (``window=``, 20 s) is answered for with
+        ``timeout``; the job stays open, and the site gets its copy when it is back. Look again
+        with ``job.view().replies``.
+
+        Raises
+        ------
+        TimeoutError
+            If somebody has no reply after ``timeout`` seconds.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        told: set[tuple[str, str]] = set()
+        while True:
+            replies = self.view().replies
+            for reply in replies:
+                if reply.status != "waiting" and (reply.key, reply.site) not in told:
+                    told.add((reply.key, reply.site))
+                    yield reply
+            if len(told) == len(replies):
+                return
+            if end is not None and time.monotonic() > end:
+                raise TimeoutError(f"job {self.id}: not every site has replied in {timeout:g} s")
+            time.sleep(GLANCE_SECONDS)
 
     # --- waiting ---------------------------------------------------------------------------------
 

@@ -22,11 +22,13 @@ from dataflow.errors import (
     DataflowError,
     GraphError,
     PlacementError,
+    ScopeError,
     SiteRefused,
     SiteUnreachable,
 )
 from dataflow.execution.code import pack
 from dataflow.execution.events import Errand, JobCreated
+from dataflow.execution.replies import WINDOW_SECONDS
 from dataflow.graph.code import code_digest
 from dataflow.graph.graph import Graph, merge, of_dataset
 from dataflow.graph.keys import digest
@@ -433,6 +435,75 @@ class Session:
         reason = self._tried[token]
         return f"the promise of {step.label} is taken at its word: {reason}" if reason else ""
 
+    # --- copies ----------------------------------------------------------------------------------
+
+    def replicate(
+        self,
+        dataset: str | Dataset,
+        scope: Scope | str,
+        *,
+        window: float = WINDOW_SECONDS,
+        **how: Any,
+    ) -> Job:
+        """Copy a dataset to where the scope says; returns at once.
+
+        A job as any other: planned, priced (``job.plan``), in the ledger. It stays open for a site
+        that is away, which gets its copy as soon as it is back; ``job.replies()`` tells who has
+        answered.
+
+        Parameters
+        ----------
+        dataset
+            Name, ``site/name``, id, key or record.
+        scope
+            ``"s1 & s2"`` for a copy at each, ``"s1 || s2"`` for one at the first that answers,
+            ``"{around: s1, 50 ms}"`` for one that is near.
+        window
+            Seconds after which a site that said nothing is answered for with ``timeout``.
+        **how
+            As for :meth:`submit`.
+
+        Raises
+        ------
+        ScopeError
+            If the scope cannot be read or honoured.
+        PlacementError
+            If no copy can be read now.
+        """
+        graph = of_dataset(self._record(dataset))
+        asked = {"asking": Asking(user=self.user), "told": {"window": _seconds(window)}}
+        plan = self._participant.plan(graph, scope=scope, **asked)
+        if not plan.copies:
+            raise ScopeError(f"{scope!s} does not say where {graph.label(graph.key)!r} shall be")
+        return self.submit(plan, **how)
+
+    def move(
+        self, dataset: str | Dataset, to: str, *, source: str | None = None, **how: Any
+    ) -> Job:
+        """Copy a dataset to a site, compare the copies, and give up the one at ``source``.
+
+        All or nothing: if the copy does not arrive, or differs, the source stays as it was, and
+        nothing is left at the target.
+
+        Parameters
+        ----------
+        source
+            Whose copy is given up; needed if there are several.
+        **how
+            As for :meth:`submit`.
+
+        Raises
+        ------
+        PlacementError
+            If it is not clear what is to be moved, or that cannot be given up.
+        """
+        asking = Asking(user=self.user)
+        plan = self._participant.plan_move(self._record(dataset), to, source, asking=asking)
+        return self.submit(plan, **how)
+
+    def _record(self, dataset: str | Dataset) -> Dataset:
+        return dataset if isinstance(dataset, Dataset) else self._snapshot().resolve(dataset)
+
     # --- jobs ------------------------------------------------------------------------------------
 
     def submit(
@@ -627,6 +698,12 @@ def _url(url: str | Path) -> str:
     """A path as a URL; URLs stay as they are."""
     text = str(url)
     return text if "://" in text else Path(text).expanduser().absolute().as_uri()
+
+
+def _seconds(window: float) -> float:
+    if isinstance(window, bool) or not isinstance(window, int | float) or not window > 0:
+        raise ConfigError(f"window must be seconds, more than nothing, not {window!r}")
+    return float(window)
 
 
 def _reasons(without: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:

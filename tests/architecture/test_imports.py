@@ -34,6 +34,7 @@ PURE = (
     "dataflow.execution.events",
     "dataflow.execution.orders",
     "dataflow.execution.programs",
+    "dataflow.execution.replies",
     "dataflow.execution.state",
     "dataflow.execution.tally",
     "dataflow.execution.units",

@@ -19,7 +19,7 @@ def _load(name: str) -> None:
         spec.loader.exec_module(module)
 
 
-for shared in ("network", "sites"):
+for shared in ("network", "sites", "agents"):
     _load(shared)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -59,6 +60,11 @@ def until(ready: Callable[[], object], *, seconds: float = 30) -> None:
     while not ready():
         assert time.monotonic() < deadline, f"not after {seconds} s"
         time.sleep(0.02)
+
+
+def within(seconds: float) -> float:
+    """What a scenario's deadline is while others keep the machine busy; all sites are on this one."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def echo(bed: Bed, name: str) -> contextlib.AbstractContextManager[tuple[str, int]]:

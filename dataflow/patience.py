@@ -1,0 +1,70 @@
+"""Patience: how long answers of one agent take, and how long to wait for the next one.
+
+A limit that fits a laboratory cuts off whoever sits behind a slow road, and one that fits the slow road
+waits half a minute for every dead machine. So limits follow what was seen: each grows with the
+round trips of late. As long as nothing comes, most tries stay short, so that a site which is back
+is met soon, and now and then one is long enough for a road that nobody has seen yet.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import median
+
+#: So many round trips may pass beyond the usual limit: one for the answer, the others for what is
+#: lost and sent again.
+ROUND_TRIPS = 5.0
+#: No limit is stretched beyond this (s).
+LONGEST = 60.0
+#: How much longer the longer tries are.
+_STEP = 3.0
+
+
+class Patience:
+    """What is known of the time that one agent's answers take.
+
+    Examples
+    --------
+    >>> patience = Patience()
+    >>> patience.stretched(2.0)
+    2.0
+    >>> patience.answered(4.0)
+    >>> patience.stretched(2.0)
+    22.0
+    """
+
+    def __init__(self) -> None:
+        self._taken: deque[float] = deque(maxlen=9)
+        self._failures = 0
+
+    def answered(self, seconds: float) -> None:
+        """A question was answered at once; asking and answering took so long."""
+        self._taken.append(max(seconds, 0.0))
+        self._failures = 0
+
+    def failed(self) -> None:
+        """Nothing came in time."""
+        self._failures += 1
+
+    @property
+    def round_trip(self) -> float:
+        """The usual time of late (s); 0 if nothing was answered yet."""
+        return median(self._taken) if self._taken else 0.0
+
+    @property
+    def shortest(self) -> float | None:
+        """The shortest time of late (s): a busy machine only makes it longer."""
+        return min(self._taken, default=None)
+
+    @property
+    def more(self) -> float:
+        """Seconds that an answer may take beyond the usual."""
+        return min(ROUND_TRIPS * self.round_trip, LONGEST)
+
+    def stretched(self, usual: float) -> float:
+        """The limit for the next try, where ``usual`` is that of a fast road.
+
+        Of tries that fail every second is three times as long, every fourth nine times, and so on.
+        """
+        doublings = (self._failures & -self._failures).bit_length() - 1 if self._failures else 0
+        return max(usual, min((usual + self.more) * _STEP**doublings, LONGEST))

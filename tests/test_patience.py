@@ -1,0 +1,51 @@
+"""How long to wait follows what was seen."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataflow.patience import LONGEST, ROUND_TRIPS, Patience
+
+
+def test_a_fast_road_changes_nothing_and_a_slow_one_stretches() -> None:
+    patience = Patience()
+    assert patience.stretched(2.0) == 2.0
+    assert patience.shortest is None
+    patience.answered(4.0)
+    assert patience.more == ROUND_TRIPS * 4.0
+    assert patience.stretched(2.0) == 22.0
+    for _ in range(9):
+        patience.answered(0.001)
+    assert patience.stretched(2.0) < 2.01, "what is long ago is forgotten"
+    patience.answered(9.0)
+    assert patience.more < 0.01, "one late answer is no slow road"
+    assert patience.shortest == 0.001
+
+
+def test_some_tries_are_long_and_most_are_short() -> None:
+    patience = Patience()
+    limits = []
+    for _ in range(8):
+        patience.failed()
+        limits.append(patience.stretched(2.0))
+    assert limits == [2.0, 6.0, 2.0, 18.0, 2.0, 6.0, 2.0, 54.0]
+    patience.answered(0.01)
+    assert patience.stretched(2.0) < 3, "an answer begins anew"
+
+
+@given(
+    st.lists(st.floats(0, 1e3) | st.none(), max_size=40),
+    st.floats(0.1, 1e3),
+)
+def test_limits_are_bounded_and_never_shorter_than_usual(
+    seen: list[float | None], usual: float
+) -> None:
+    patience = Patience()
+    for seconds in seen:
+        if seconds is None:
+            patience.failed()
+        else:
+            patience.answered(seconds)
+    assert usual <= patience.stretched(usual) <= max(usual, LONGEST)
+    assert 0 <= patience.more <= LONGEST
