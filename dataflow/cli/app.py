@@ -332,6 +332,10 @@ def place(
             min=0.0001, metavar="SECONDS", help="For deciding; by default 0.1 ms a step, >= 50 ms."
         ),
     ] = None,
+    prove: Annotated[
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="On top, for better bounds on small problems."),
+    ] = 0.0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="PLAN", help="Where the plan goes.")
     ] = None,
@@ -355,7 +359,7 @@ def place(
         command.check(problem, plan, network=network, json=json)
         return
     wanted = command.objective(objective)
-    command.plan(problem, wanted, seed=seed, budget=budget, output=output, json=json)
+    command.plan(problem, wanted, seed=seed, budget=budget, prove=prove, output=output, json=json)
 
 
 @app.command()

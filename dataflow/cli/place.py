@@ -95,6 +95,7 @@ def plan(
     *,
     seed: int,
     budget: float | None,
+    prove: float,
     output: Path | None,
     json: bool,
 ) -> None:
@@ -109,9 +110,8 @@ def plan(
     del document
     warm()  # loading programs is not planning
     begun = time.perf_counter()
-    placed = place(
-        instance, wanted, seed=seed, budget=budget, clock=time.perf_counter if budget else None
-    )
+    clock = time.perf_counter if budget else None
+    placed = place(instance, wanted, seed=seed, budget=budget, clock=clock, prove=prove)
     seconds = time.perf_counter() - begun
     outcome, bounds = placed.outcome, placed.bounds
     figures = {

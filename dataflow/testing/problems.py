@@ -124,7 +124,7 @@ def problem(
     Parameters
     ----------
     data
-        How long moving every byte once takes if a third as many links as sites are busy, in units of the
+        How long moving every byte once takes if as many links as there are sites are busy, in units of the
         time that all workers together need: 3 is compute-bound, 30 is data-bound.
     skew
         Where datasets are: anywhere, mostly at a few sites, or all at the smallest.
@@ -152,7 +152,7 @@ def problem(
     relative = 3.0 ** chance.uniform(-1, 1, (width, width))
     relative[client] /= 3.0
     ideal = work.sum() / (workers * speed).sum()
-    bandwidth = relative * size.sum() / (data * ideal * width / 3)
+    bandwidth = relative * size.sum() / (data * ideal * width)
     latency = chance.uniform(0.005, 0.08, (width, width))
     if skew == "uniform":
         weights: Any = np.ones(width)

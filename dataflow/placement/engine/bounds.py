@@ -16,7 +16,7 @@ from dataflow.placement.engine.compiled import kernel
 from dataflow.placement.engine.instance import Floats, Instance
 
 #: So many thresholds are tried for each end of the window that work has to fit into.
-_THRESHOLDS = 12
+_THRESHOLDS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ def bounds(instance: Instance) -> Bounds:
     tail = latest(*instance.graph, instance.sequence, *routes)
     longest = max(end, float((head + tail).max(initial=0.0)))
     work, after = _work(instance), tail - instance.seconds.min(axis=1)
-    return Bounds(makespan=max(longest, _windows(head, after, work)), nbytes=float(nbytes))
+    return Bounds(makespan=max(longest, float(windows(head, after, work))), nbytes=float(nbytes))
 
 
 def shortest(cost: Floats) -> Floats:
@@ -65,35 +65,45 @@ def _work(instance: Instance) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         relative = instance.seconds.min(axis=1, keepdims=True) / instance.seconds
     relative[~np.isfinite(relative) | (relative <= 0)] = np.nan
-    speed = np.ones(instance.width)
-    for site in range(instance.width):
-        known = relative[:, site][np.isfinite(relative[:, site])]
-        if len(known):
-            speed[site] = np.median(known)
+    relative[:, ~np.isfinite(relative).any(axis=0)] = 1.0
+    speed = np.nanmedian(relative, axis=0)
     share = speed / (speed * instance.workers).sum()
     work: Floats = (instance.seconds * share).min(axis=1)
     return work
 
 
-def _windows(head: Floats, after: Floats, work: Floats) -> float:
-    if not len(work):
-        return 0.0
-    best = 0.0
-    steps = np.linspace(0, 1, _THRESHOLDS)
-    starts, ends = np.unique(np.quantile(head, steps)), np.unique(np.quantile(after, steps))
-    by_head = np.argsort(head, kind="stable")
-    ordered, rest, amount = head[by_head], after[by_head], work[by_head]
-    for begin in starts:
-        late = rest[np.searchsorted(ordered, begin) :]
-        mass = amount[len(ordered) - len(late) :]
-        for end in ends:
-            kept = late >= end
-            if kept.any():
-                best = max(best, float(begin + end + mass[kept].sum()))
-    return best
-
-
 # --- loops ----------------------------------------------------------------------------------------
+
+
+@kernel
+def windows(head: Any, after: Any, work: Any) -> float:
+    """Largest of start + work + rest over all steps that start no earlier and have no less to follow."""
+    last_head, last_after = 0.0, 0.0
+    for step in range(len(work)):
+        last_head = max(last_head, head[step])
+        last_after = max(last_after, after[step])
+    wide, high = last_head / (_THRESHOLDS - 1), last_after / (_THRESHOLDS - 1)
+    mass = np.zeros((_THRESHOLDS, _THRESHOLDS))
+    for step in range(len(work)):
+        a = int(head[step] / wide) if wide > 0 else 0
+        b = int(after[step] / high) if high > 0 else 0
+        if a * wide > head[step]:  # rounded up
+            a -= 1
+        if b * high > after[step]:
+            b -= 1
+        mass[min(max(a, 0), _THRESHOLDS - 1), min(max(b, 0), _THRESHOLDS - 1)] += work[step]
+    best = 0.0
+    for a in range(_THRESHOLDS - 1, -1, -1):
+        for b in range(_THRESHOLDS - 1, -1, -1):
+            if a + 1 < _THRESHOLDS:
+                mass[a, b] += mass[a + 1, b]
+            if b + 1 < _THRESHOLDS:
+                mass[a, b] += mass[a, b + 1]
+            if a + 1 < _THRESHOLDS and b + 1 < _THRESHOLDS:
+                mass[a, b] -= mass[a + 1, b + 1]
+            if mass[a, b] > 1e-9:
+                best = max(best, a * wide + b * high + mass[a, b] * (1 - 1e-9))
+    return best
 
 
 @kernel

@@ -176,3 +176,31 @@ def moved_bytes(
                 if origin != there:
                     total += size[item]
     return total
+
+
+@kernel
+def at_least(
+    workers: Any, pace: Any, latency: Any, size: Any, producer: Any, source: Any, seconds: Any,
+    input_at: Any, inputs: Any, output_at: Any, outputs: Any, reader_at: Any, readers: Any,
+    deliver: Any, client: int, site: Any,
+) -> Any:  # fmt: skip
+    """A makespan that one site per step cannot be below (its greatest load), and its bytes."""
+    width = len(workers)
+    load, carried, total = np.zeros(width), np.zeros((width, width)), 0.0
+    need = np.zeros(width, np.bool_)
+    for step in range(len(site)):
+        load[site[step]] += seconds[step, site[step]] / workers[site[step]]
+    for item in range(len(size)):
+        need[:] = False
+        for at in range(reader_at[item], reader_at[item + 1]):
+            need[site[readers[at]]] = True
+        if deliver[item]:
+            need[client] = True
+        maker = producer[item]
+        for there in range(width):
+            if need[there]:
+                origin = site[maker] if maker >= 0 else source[item, there]
+                if origin != there:
+                    total += size[item]
+                    carried[origin, there] += size[item] * pace[origin, there]
+    return max(load.max(), carried.max()), total

@@ -8,6 +8,9 @@ the site that holds most bytes. ``peft`` looks ahead with the optimistic table o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from dataflow.placement.engine.instance import Bools, Floats, Instance, Integers
@@ -137,15 +140,15 @@ class Lists:
         return self.by(key)
 
 
-def simple(lists: Lists) -> dict[str, Choice]:
-    """The rivals that every plan is held against."""
+def simple(lists: Lists) -> dict[str, Callable[[], Choice]]:
+    """The rivals that every plan is held against, cheap ones that are hard to beat first."""
     instance = lists.instance
-    found = {
-        "heft": lists.heft(),
-        "locality": lists.locality(),
-        "collector": lists.collector(),
+    found: dict[str, Callable[[], Choice]] = {
+        "heft": lists.heft,
+        "locality": lists.locality,
+        "collector": lists.collector,
     }
     largest = np.argsort(-instance.workers, kind="stable")
     for site in largest[: 3 if instance.steps > 2000 else None].tolist():
-        found[f"site:{instance.sites[site]}"] = lists.one_site(site)
+        found[f"site:{instance.sites[site]}"] = partial(lists.one_site, site)
     return found

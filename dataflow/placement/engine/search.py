@@ -21,19 +21,20 @@ from dataflow.placement.engine import compiled
 from dataflow.placement.engine.bounds import Bounds, bounds
 from dataflow.placement.engine.climb import climb
 from dataflow.placement.engine.cuts import least_bytes
+from dataflow.placement.engine.exact import proven
 from dataflow.placement.engine.instance import Instance, Integers
-from dataflow.placement.engine.loads import refine
+from dataflow.placement.engine.loads import at_least, refine
 from dataflow.placement.engine.rivals import Lists, simple
-from dataflow.placement.engine.simulate import Choice, Outcome, simulate
+from dataflow.placement.engine.simulate import Choice, Outcome, judge, simulate
 
 Objective = Literal["makespan", "bytes"] | float
 
 #: Seconds that an effort without a budget stands for: at least, and per step.
 LEAST_BUDGET, STEP_BUDGET = 0.05, 1e-4
-#: Seconds that playing takes per step, on a machine that has seen better years.
-_PLAYED = 4e-7
-#: How much dearer one plan is than its steps (seconds).
-_PLAN = 8e-6
+#: Seconds that playing takes per step, of a plan beyond that, and of a call from outside the loops.
+_PLAYED, _PLAN, _CALL = 2.8e-7, 4e-6, 2.5e-5
+#: Seconds per step that should be left before cuts are tried where bytes are not all that counts.
+_CUT = 3e-5
 #: Plain Python takes so many times longer.
 _PLAIN = 150.0
 #: For makespan, a plan with fewer bytes may be so many times slower than the fastest that was met.
@@ -80,7 +81,7 @@ def exchange_rate(objective: Objective) -> float:
     """What a factor in bytes is worth as a factor in seconds (an exponent).
 
     ``makespan`` takes bytes only where they cost next to nothing, ``bytes`` seconds; a weight from
-    0 to 1 lies between them: with 0.5, a tenth of the bytes is worth a quarter of the time.
+    0 to 1 lies between them: with 0.5, a tenth of the bytes is worth a sixth more time.
     """
     if objective == "makespan":
         return 0.02
@@ -89,7 +90,7 @@ def exchange_rate(objective: Objective) -> float:
     weight = float(objective)
     if not 0.0 <= weight <= 1.0:
         raise ValueError(f"a weight is from 0 (makespan) to 1 (bytes), not {weight:g}")
-    return math.inf if weight == 1.0 else 0.02 + 0.1 * weight / (1.0 - weight)
+    return math.inf if weight == 1.0 else 0.02 + 0.05 * weight / (1.0 - weight)
 
 
 class _Race:
@@ -103,6 +104,9 @@ class _Race:
         self._clock = clock
         self._begun = clock() if clock else 0.0
         self._limit = effort
+        self._slow = _PLAIN if compiled.PLAIN else 1.0
+        far = max(0.0, math.log10(max(1, instance.steps) / 1000))  # memory gets slower with size
+        self.played = _PLAYED * (1.0 + 1.3 * far) * instance.steps
         self.found: list[tuple[float, float, float, Choice, str]] = []
         self.fastest: tuple[float, float, float, Choice, str] | None = None
         self.plans = 0
@@ -111,18 +115,16 @@ class _Race:
         late = self._clock is not None and self._clock() - self._begun >= self._limit
         return late or self.left <= 0
 
-    def pay(self, passes: float = 1.0) -> None:
-        """Count passes over all steps."""
-        slow = _PLAIN if compiled.PLAIN else 1.0
-        self.left -= slow * passes * (_PLAN + _PLAYED * self.instance.steps)
+    def pay(self, passes: float, calls: float = 1.0) -> None:
+        """Count passes over all steps, and calls of loops."""
+        self.left -= self._slow * passes * self.played + calls * _CALL
 
-    def affordable(self) -> int:
+    def affordable(self, call: float = 0.0) -> int:
         """How many plans can still be played."""
-        slow = _PLAIN if compiled.PLAIN else 1.0
         left = self.left
         if self._clock is not None:
             left = min(left, self._limit - (self._clock() - self._begun))
-        return max(0, int(left / (slow * (_PLAN + _PLAYED * self.instance.steps))))
+        return max(0, int(left / (self._slow * (self.played + _PLAN) + call)))
 
     def score(self, makespan: float, nbytes: float) -> float:
         if math.isinf(self.exchange):
@@ -136,13 +138,26 @@ class _Race:
         limit = self.fastest[1] * slower
         return next((one for one in self.found if one[1] <= limit), self.fastest)
 
-    def enter(self, choice: Choice, origin: str) -> tuple[float, float]:
-        """Play a plan and keep it."""
-        outcome = simulate(self.instance, choice)
-        self.pay(2.0)
+    def enter(self, choice: Choice, origin: str, *, exact: bool = False) -> tuple[float, float]:
+        """Play a plan and keep it, unless its loads alone show that it has lost; what it takes.
+
+        Of a plan that has lost that is the least that it can take.
+        """
+        instance = self.instance
+        if self.found and not exact:
+            span, nbytes = at_least(*instance.graph, choice.site)
+            self.pay(0.15)
+            behind = self.score(span, nbytes) > self.found[min(2, len(self.found) - 1)][0]
+            slower = self.fastest is not None and span > self.fastest[1]
+            if behind and (slower or math.isinf(self.exchange)):
+                return float(span), float(nbytes)
+        span, nbytes = judge(
+            *instance.graph, instance.home_at, instance.homes, choice.site, choice.order
+        )
+        self.pay(1.0)
         self.plans += 1
-        self.keep(choice, outcome.makespan, outcome.nbytes, origin)
-        return outcome.makespan, outcome.nbytes
+        self.keep(choice, float(span), float(nbytes), origin)
+        return float(span), float(nbytes)
 
     def keep(self, choice: Choice, makespan: float, nbytes: float, origin: str) -> None:
         entry = (self.score(makespan, nbytes), makespan, nbytes, choice, origin)
@@ -160,6 +175,7 @@ def place(
     seed: int = 0,
     budget: float | None = None,
     clock: Callable[[], float] | None = None,
+    prove: float = 0.0,
 ) -> Placed:
     """The best plan that an effort finds.
 
@@ -176,6 +192,8 @@ def place(
         least 50 ms.
     clock
         Seconds since any moment; if given, the budget is kept on this machine, whatever it does.
+    prove
+        Seconds for better bounds by integer programming, on top of the budget.
 
     Raises
     ------
@@ -191,47 +209,72 @@ def place(
     race = _Race(instance, exchange, effort * 0.8, clock)
     lists = Lists(instance)
     state = np.array([1 + (seed * 7919 + 12345) % 2147483645], np.int64)
-    rivals = {name: race.enter(choice, name) for name, choice in simple(lists).items()}
-    race.pay(4.0)
+    race.pay(1.0, 6.0)
+    if instance.steps and math.isinf(exchange):
+        _bytes(race, lists, lists.collector().site, state)
+    elif instance.steps:
+        _first(race, lists)
+    rivals = {}
+    for name, make in simple(lists).items():
+        if name.startswith("site:") and (race.left < 0.6 * effort or race.over()):
+            continue
+        race.pay(1.0)
+        rivals[name] = race.enter(make(), name, exact=instance.steps < _CLIMBED)
     least = bounds(instance)
-    if instance.steps:
-        if math.isinf(exchange):
-            _bytes(race, lists, state)
-        else:
-            _passes(race, lists, state)
-            _climbs(race, state)
+    race.pay(1.0, 10.0)
+    if instance.steps and math.isinf(exchange):
+        if not race.over():
+            _bytes(race, lists, lists.local(), state)
+    elif instance.steps:
+        if race.left > _CUT * instance.steps:
+            _bytes(race, lists, race.found[0][3].site, state)
+        _passes(race, lists, state)
+        _climbs(race, state)
     score, _, _, choice, origin = race.best(_SLOWER if objective == "makespan" else math.inf)
     outcome = simulate(instance, choice)
+    if prove > 0:
+        least = proven(instance, least, prove)
     return Placed(
         choice=choice, outcome=outcome, bounds=least, rivals=rivals, score=score, origin=origin,
         plans=race.plans,
     )  # fmt: skip
 
 
-def _bytes(race: _Race, lists: Lists, state: Integers) -> None:
-    """Fewest bytes: from the simple plans and from nothing but cuts."""
+def _bytes(race: _Race, lists: Lists, start: Integers, state: Integers) -> None:
+    """Fewest bytes, by cuts from one plan; a cheap candidate for every other aim as well."""
     instance = race.instance
-    order = lists.ranked()[1]
-    starts = [choice.site for _, _, _, choice, _ in race.found[:2]]
-    for site in starts:
-        better = least_bytes(instance, site, state, quick=race.affordable() < 20)
-        race.enter(Choice(site=better, order=order), "cuts")
-        if race.over():
-            break
+    quick = instance.steps > _CLIMBED and race.left < _CUT * instance.steps
+    better = least_bytes(instance, start, state, quick=quick)
+    race.pay(10.0, 8.0)
+    race.enter(Choice(site=better, order=lists.ranked()[1]), "cuts", exact=True)
+
+
+def _first(race: _Race, lists: Lists) -> None:
+    """The one list pass that is best when there is no time for a second."""
+    instance = race.instance
+    mean = float(instance.pace.sum()) / max(1, instance.width * (instance.width - 1))
+    listed, order = lists.ranked(2.0)
+    site, _ = lists.assign(listed, lists.ahead(2.0), price=mean * _dear(race.exchange))
+    race.pay(2.0, 3.0)
+    race.enter(Choice(site=site, order=order), "first", exact=True)
+
+
+def _dear(exchange: float) -> float:
+    """The price of a byte in a list pass, in units of what a mean link takes for it."""
+    return min(exchange, 1.0) * 5.0 + 0.05
 
 
 def _passes(race: _Race, lists: Lists, state: Integers) -> None:
     """List passes, from the most promising kind on, while they can be afforded."""
     instance = race.instance
     width = instance.width
-    share = race.affordable() * 0.4 if instance.steps < _CLIMBED else race.affordable()
     stop = race.left * (0.6 if instance.steps < _CLIMBED else 0.0)
     capacity = instance.workers / np.nanmedian(
         np.where(np.isfinite(instance.seconds), instance.seconds, np.nan), axis=0
     ) if instance.steps else instance.workers  # fmt: skip
     power = np.argsort(-np.nan_to_num(capacity), kind="stable").tolist()
     mean = float(instance.pace.sum()) / max(1, width * (width - 1))
-    dear = min(race.exchange, 1.0) * 5.0 + 0.05
+    dear = _dear(race.exchange)
     groups: list[tuple[int, ...]] = [tuple(range(width))]
     groups += [tuple(power[:k]) for k in range(width - 1, 1, -1)]
     groups += [(site,) for site in power]
@@ -242,29 +285,30 @@ def _passes(race: _Race, lists: Lists, state: Integers) -> None:
         for allowance, price in ((2.0, dear), (1.0, 4 * dear), (3.0, 0.2 * dear))
     ]
     # the kinds take turns: all sites, then every group once, then the other prices
+    recipes.remove((2.0, dear, groups[0]))  # has been first
     recipes.sort(key=lambda one: (2.0, 1.0, 3.0).index(one[0]) + (one[2] != groups[0]))
     for allowance, price, group in recipes:
-        if race.over() or race.left < stop or share <= 0:
+        if race.over() or race.left < stop:
             return
         use = lists.only(*group)
         rest = lists.ahead(allowance, use)
         listed, order = lists.ranked(allowance)
         site, _ = lists.assign(listed, rest, price=price * mean, use=use)
-        race.pay(2.0)
+        race.pay(1.7, 3.0)
         race.enter(Choice(site=site, order=order), f"list {allowance:g}/{len(group)}")
         if group == groups[0] or (len(group) == 2 and allowance == 2.0):
             better = _refined(race, site, state)
             race.enter(Choice(site=better, order=order), "loads")
             bonus = 0.05 * race.found[0][1]
             again, _ = lists.assign(listed, rest, price=price * mean, hint=better, bonus=bonus)
-            race.pay(2.0)
+            race.pay(1.5)
             race.enter(Choice(site=again, order=order), "hinted")
 
 
 def _refined(race: _Race, site: Integers, state: Integers, rounds: int = 3) -> Integers:
     instance = race.instance
     better: Integers = refine(*instance.graph, site, rounds, 5.0 * race.exchange + 0.2, 1.0, state)
-    race.pay(2.0 * rounds)
+    race.pay(1.5 * rounds)
     return better
 
 
@@ -285,6 +329,7 @@ def _climbs(race: _Race, state: Integers) -> None:
                 chunk, 0.02 if part < 1.0 else 0.008, 0.0005, race.exchange, instance.total_bytes, state,
             )  # fmt: skip
             race.pay(chunk)
+            race.left -= chunk * _PLAN
             race.plans += chunk
             race.keep(Choice(site=found[0], order=found[1]), found[2], found[3], "climb")
             start = race.found[0]
@@ -294,6 +339,6 @@ def _climbs(race: _Race, state: Integers) -> None:
 
 def _chunks(tries: int, race: _Race) -> list[int]:
     """Tries in parts, so that a clock is looked at in between."""
-    most = max(50, int(0.5 / (_PLAN + _PLAYED * race.instance.steps)))
+    most = max(50, int(0.3 / (_PLAN + race.played)))
     whole, rest = divmod(tries, most)
     return [most] * whole + ([rest] if rest else [])

@@ -440,3 +440,23 @@ def play(
     if left > 0 or not np.isfinite(arrival).all():
         last = np.inf
     return last, nbytes, start, end, arrival, step_why, move_why
+
+
+@kernel
+def judge(
+    workers: Any, pace: Any, latency: Any, size: Any, producer: Any, source: Any, seconds: Any,
+    input_at: Any, inputs: Any, output_at: Any, outputs: Any, reader_at: Any, readers: Any,
+    deliver: Any, client: int, home_at: Any, homes: Any, site: Any, order: Any,
+) -> Any:  # fmt: skip
+    """Makespan and bytes of a plan without transfers of its own."""
+    own_at, own = np.zeros(len(size) + 1, np.int64), np.zeros((0, 5))
+    lists = moves(
+        workers, pace, latency, size, producer, source, seconds, input_at, inputs, output_at,
+        outputs, reader_at, readers, deliver, client, site, order, own_at, own,
+    )  # fmt: skip
+    result = play(
+        workers, pace, latency, size, producer, source, seconds, input_at, inputs, output_at,
+        outputs, reader_at, readers, deliver, client, home_at, homes, site, order,
+        np.zeros(len(site)), lists[0], lists[1], lists[2], lists[3], lists[4], lists[5], 0,
+    )  # fmt: skip
+    return result[0], result[1]

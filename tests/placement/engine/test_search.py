@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from dataflow.placement.engine.bounds import bounds
 from dataflow.placement.engine.cuts import least_bytes
+from dataflow.placement.engine.exact import proven
 from dataflow.placement.engine.instance import Instance
 from dataflow.placement.engine.rivals import Lists, simple
 from dataflow.placement.engine.search import exchange_rate, place
@@ -105,9 +106,9 @@ def test_small_problems_come_near_the_best_of_many_random_choices(instance: Inst
 def test_rivals_are_legal() -> None:
     instance = problem("montage", 60, 3, policy="strict")
     lists = Lists(instance)
-    found = simple(lists) | {"peft": lists.peft(), "earliest": lists.earliest()}
-    for name, choice in found.items():
-        assert simulate(instance, choice).makespan > 0, name
+    found = simple(lists) | {"peft": lists.peft, "earliest": lists.earliest}
+    for name, plan in found.items():
+        assert simulate(instance, plan()).makespan > 0, name
     assert {f"site:{name}" for name in instance.sites} < set(found)
 
 
@@ -161,3 +162,18 @@ print(found[0].tolist(), found[2] > 0, fewest.tolist())
         for mode in ("plain", "compiled")
     ]
     assert results[0] == results[1]
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.sampled_from(SHAPES), st.integers(3, 6), st.integers(0, 10**6), st.floats(1, 30))
+def test_proven_bounds_against_all_choices(shape: Any, steps: int, seed: int, data: float) -> None:
+    instance = problem(shape, steps, seed, data=data, policy="strict", sites=3)
+    if instance.steps > 7:
+        return
+    outcomes = [simulate(instance, choice) for choice in every_choice(instance)]
+    simple_ones = bounds(instance)
+    better = proven(instance, simple_ones, 4.0)
+    assert better.makespan >= simple_ones.makespan
+    assert better.makespan <= min(outcome.makespan for outcome in outcomes) * (1 + 1e-9)
+    fewest = min(outcome.nbytes for outcome in outcomes)
+    assert better.nbytes == pytest.approx(fewest, rel=1e-6), "the fewest bytes are exact"
