@@ -94,7 +94,7 @@ def open_netcdf(source: Source, chunks: Any = None) -> xr.Dataset:
         classic = file.read(3) == b"CDF"
     if classic:
         try:
-            import scipy  # type: ignore[import-untyped]  # noqa: F401
+            import scipy  # noqa: F401
         except ImportError:
             raise UnreadableDataset(
                 source.url, "this is a classic NetCDF file; reading it needs: pip install scipy"
