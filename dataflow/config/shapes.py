@@ -146,7 +146,7 @@ class SshShape(Shape):
     known_hosts: str | None = None
     bootstrap: Literal["uv", "copy"] | None = None
     wheels: str | None = None
-    extras: tuple[Name, ...] = SshAccess().extras
+    extras: list[Name] | None = None
 
     @model_validator(mode="after")
     def _wheels_are_for_uv(self) -> SshShape:
@@ -164,7 +164,7 @@ class SshShape(Shape):
             known_hosts=resolved(self.known_hosts, directory) if self.known_hosts else None,
             bootstrap=self.bootstrap,
             wheels=self.wheels,
-            extras=self.extras,
+            extras=SshAccess().extras if self.extras is None else tuple(self.extras),
         )
 
 
