@@ -15,9 +15,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, TypeVar
 
+from dataflow.catalog.snapshot import Snapshot
 from dataflow.datasets import Dataset, Extent, Replica
 from dataflow.errors import (
     JobCancelled,
@@ -396,7 +396,7 @@ class Federation:
     async def replan(self, state: JobState) -> Plan:
         self.replanned += 1
         await asyncio.sleep(0.001)
-        snapshot: Any = SimpleNamespace(topology=self.topology, replicas=self.replicas)
+        snapshot = Snapshot(topology=self.topology, replicas=self.replicas)
         return plan_rest(state, snapshot, Measurements(), "")
 
     # --- its coordinator ------------------------------------------------------------------------

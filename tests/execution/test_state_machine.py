@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from types import SimpleNamespace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -16,6 +15,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from dataflow.catalog.snapshot import Snapshot
 from dataflow.datasets import Dataset, Extent, Replica
 from dataflow.documents import from_json, to_json
 from dataflow.errors import (
@@ -292,7 +292,7 @@ class Job(RuleBasedStateMachine):
         self.happen(self.new_plan())
 
     def new_plan(self) -> Event:
-        snapshot: Any = SimpleNamespace(topology=self.world.topology, replicas=self.world.replicas)
+        snapshot = Snapshot(topology=self.world.topology, replicas=self.world.replicas)
         try:
             plan = plan_rest(self.state, snapshot, Measurements(), "")
         except PlacementError as error:
