@@ -13,7 +13,7 @@ Needs root and the test bed (``make bed``). The question: the mean over 18 membe
 
 Bytes are the kernel's counters of both sites' links, whole frames, both ways. All start warm:
 processes run and have imported what they need, and our links are measured. Each round of ours has
-another operation version, so that nothing is reused. The baselines are bound by the link and run
+another operation version and other observations, so that nothing is reused. The baselines are bound by the link and run
 once.
 
 Then transfers alone, against what a bare TCP stream carries over the same link in the same run, and
@@ -68,13 +68,15 @@ class Measured:
     nbytes: int
 
 
-def measured(counters: Counters, work: Callable[[], Any], data: Data, name: str) -> Measured:
+def measured(
+    counters: Counters, work: Callable[[], Any], data: Data, name: str, turn: int = 0
+) -> Measured:
     counters.again()
     begun = time.perf_counter()
     found = np.asarray(work())
     seconds = time.perf_counter() - begun
     by_site = counters.nbytes()
-    np.testing.assert_allclose(found, data.answer, atol=2e-3, err_msg=name)
+    np.testing.assert_allclose(found, data.answer(turn), atol=2e-3, err_msg=name)
     print(
         f"{name:6} {seconds:8.2f} s  "
         + "  ".join(f"{site} {nbytes / 1e6:9.2f} MB" for site, nbytes in by_site.items()),
@@ -97,7 +99,8 @@ def ours(bed: Bed, data: Data, rounds: int, folder: Path) -> list[Measured]:
             for number, path in enumerate(data.ensemble):
                 session.register(path, name=f"member{number}", site=ENSEMBLE, variable="t")
                 members.append(session[f"member{number}"])
-            session.register(data.observed, name="observed", site=OBSERVATIONS, variable="t")
+            for number, path in enumerate(data.observed):
+                session.register(path, name=f"observed{number}", site=OBSERVATIONS, variable="t")
             for number in range(rounds + 1):  # the first finds workers that have imported nothing
 
                 @flow.operation(kind="linear", version=str(number), output=data.field_nbytes)
@@ -107,10 +110,10 @@ def ours(bed: Bed, data: Data, rounds: int, folder: Path) -> list[Measured]:
                 def run() -> Any:
                     parts = [mean_of_hours(member) for member in members]
                     mean = sum(parts[1:], parts[0]) / MEMBERS
-                    job = session.submit(session.plan(mean - session["observed"]))
+                    job = session.submit(session.plan(mean - session[f"observed{number}"]))  # noqa: B023
                     return job.result(600).load()
 
-                one = measured(counters, run, data, "ours" if number else "(warm)")
+                one = measured(counters, run, data, "ours" if number else "(warm)", number)
                 if number:
                     found.append(one)
     finally:
@@ -183,13 +186,15 @@ def by_dask(bed: Bed, data: Data) -> Measured:
             concat_dim="member",
             chunks={"time": 3},
         )
-        seen = xr.open_dataset(at(bases[OBSERVATIONS], data.observed), engine="h5netcdf", chunks={})
+        seen = xr.open_dataset(
+            at(bases[OBSERVATIONS], data.observed[0]), engine="h5netcdf", chunks={}
+        )
         return (ensemble["t"].mean(("member", "time")) - seen["t"]).compute()
 
     with contextlib.ExitStack() as stack:
         bases = {
             site: stack.enter_context(serving(bed, site, str(Path(path).parent)))
-            for site, path in ((ENSEMBLE, data.ensemble[0]), (OBSERVATIONS, data.observed))
+            for site, path in ((ENSEMBLE, data.ensemble[0]), (OBSERVATIONS, data.observed[0]))
         }
         stack.enter_context(dask_cluster(bed))
         return measured(Counters(bed), run, data, "dask")
@@ -215,7 +220,7 @@ def by_fetching(bed: Bed, data: Data, folder: Path) -> Measured:
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
             )
-            for site, paths in ((ENSEMBLE, data.ensemble), (OBSERVATIONS, [data.observed]))
+            for site, paths in ((ENSEMBLE, data.ensemble), (OBSERVATIONS, [data.observed[0]]))
         ]
         assert not any(copy.wait() for copy in copies)
         names = [folder / Path(path).name for path in data.ensemble]
@@ -223,7 +228,7 @@ def by_fetching(bed: Bed, data: Data, folder: Path) -> Measured:
             xr.open_mfdataset(
                 names, engine="h5netcdf", combine="nested", concat_dim="member", chunks={"time": 3}
             ) as ensemble,
-            xr.open_dataset(folder / Path(data.observed).name, engine="h5netcdf") as seen,
+            xr.open_dataset(folder / Path(data.observed[0]).name, engine="h5netcdf") as seen,
         ):
             mean = ensemble["t"].mean(("member", "time"))
             return (mean - seen["t"]).compute(scheduler="threads")
@@ -268,7 +273,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="an ensemble of 187 MB")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of ours and of transfers")
+    parser.add_argument(
+        "--rounds", type=int, default=3, choices=range(1, 8), help="rounds of ours and of transfers"
+    )
     parser.add_argument("--only", choices=["plan", "transfers"])
     arguments = parser.parse_args()
     python = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")

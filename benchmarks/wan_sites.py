@@ -21,13 +21,16 @@ from dataflow.testing.bed import Bed
 #: Where the forecasts are, where the observations are. The notebook is this machine's own namespace.
 ENSEMBLE, OBSERVATIONS = "hpc", "third"
 MEMBERS, TIMES = 18, 33
+#: So many files of observations, each 1 K warmer than the last: a copy of one is of no use for another.
+TURNS = 8
 
 #: Written once a size; every value follows from the seed, so that the answer is known without reading.
 _WRITE = """
 import json, sys
 from pathlib import Path
 import h5netcdf, numpy as np
-what, folder, lat, lon, members, times = sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:])
+what, folder = sys.argv[1], Path(sys.argv[2])
+lat, lon, members, times, turns = map(int, sys.argv[3:])
 done = folder / "done"
 if not done.exists():
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +47,8 @@ if not done.exists():
     ground = rng.random((lat, lon), dtype="f4") * 30 + 260
     if what == "observations":
         seen = ground + np.random.default_rng(12).random((lat, lon), dtype="f4")
-        write(folder / "observed.nc", {"lat": lat, "lon": lon}, [seen])
+        for turn in range(turns):
+            write(folder / f"observed{turn}.nc", {"lat": lat, "lon": lon}, [seen + np.float32(turn)])
     else:
         for member in range(members):
             values = (ground + np.float32(member / 8 + hour / 16) for hour in range(times))
@@ -69,18 +73,21 @@ class Data:
     """The files of both sites, as paths on their hosts."""
 
     ensemble: tuple[str, ...]
-    observed: str
+    observed: tuple[str, ...]
     nbytes: int
     field_nbytes: int
-    answer: np.ndarray[Any, Any]
+    with_first: np.ndarray[Any, Any]
+
+    def answer(self, turn: int = 0) -> np.ndarray[Any, Any]:
+        return self.with_first - turn
 
 
 def make_data(bed: Bed, lat: int, lon: int) -> Data:
     """The ensemble and the observations, unless they are there."""
     found = {}
     for site, what in ((ENSEMBLE, "ensemble"), (OBSERVATIONS, "observations")):
-        folder = f"/home/{bed.user}/wan-{what}-{lat}x{lon}"
-        numbers = [str(number) for number in (lat, lon, MEMBERS, TIMES)]
+        folder = f"/home/{bed.user}/wan-{what}-{lat}x{lon}x{TURNS}"
+        numbers = [str(number) for number in (lat, lon, MEMBERS, TIMES, TURNS)]
         said = bed.host(site).run(
             [str(bed.python), "-c", _WRITE, what, folder, *numbers], timeout=600
         )
@@ -91,10 +98,10 @@ def make_data(bed: Bed, lat: int, lon: int) -> Data:
     rise = (MEMBERS - 1) / 2 / 8 + (TIMES - 1) / 2 / 16
     return Data(
         ensemble=tuple(found["ensemble"]),
-        observed=next(iter(found["observations"])),
+        observed=tuple(found["observations"]),
         nbytes=sum(found["ensemble"].values()),
         field_nbytes=4 * lat * lon,
-        answer=ground.astype("f8") + rise - seen,
+        with_first=ground.astype("f8") + rise - seen,
     )
 
 
