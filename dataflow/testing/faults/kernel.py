@@ -127,8 +127,8 @@ def main(file: str, state: str, data: str) -> None:
 
 
 def ready(session: flow.Session, asked: dict[str, Any]) -> None:
-    """Say when all sites are there."""
-    while not all_there(session):
+    """Say when all sites are there; ``direct``: and the one has found the way to the other."""
+    while not all_there(session) or (asked["direct"] and not found_the_way(session)):
         time.sleep(0.05)
     say(said="ready", number=asked["number"])
 
@@ -147,6 +147,11 @@ def cancel(session: flow.Session, asked: dict[str, Any]) -> None:
     """Have a job end that does not end by itself."""
     with contextlib.suppress(DataflowError):
         session.job(asked["job"]).cancel()
+
+
+def found_the_way(session: flow.Session) -> bool:
+    """Whether ``hpc`` can fetch from ``edge`` by itself, so that the notebook need not carry."""
+    return session.topology().link("edge", "hpc").origin == "measured"
 
 
 def all_there(session: flow.Session) -> bool:

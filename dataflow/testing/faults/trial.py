@@ -79,7 +79,7 @@ class _Trial:
         scene, seen = self.scene, self.seen
         try:
             scene.relay()
-            scene.kernel.ask(do="ready", number=self.number)
+            scene.kernel.ask(do="ready", number=self.number, direct=bool(scene.kept_by))
             self._hear("ready", 60)
             reader = judge.Reader(scene, self.number)
         except Exception as error:
