@@ -71,6 +71,8 @@ LONGEST_PATIENT_PAUSE = 0.5
 #: How long such a site may keep a question for news, and may be silent (s) before it is asked over
 #: another connection: what a cut has left of the old one wakes up late.
 PATIENT_WAIT, PATIENT_ANSWER = 1.0, 1.0
+#: Seconds that a site gets to answer one more question, when it has been silent for too long.
+LAST_CHANCE_SECONDS = 2.0
 #: How often in a row a site may forget an order, with nothing reported of it, before that counts
 #: as a failure.
 MOST_FORGOTTEN = 5
@@ -315,11 +317,11 @@ class Drive:
                     order = order or self._order(name, attempt)
                     relay.see_to(access, order)
                 asked = loop.time()
-                async with asyncio.timeout(None if limit is None else wait + limit):
+                # A dead road may keep a question much longer than a site may be silent.
+                rest = max(around.lost_after - (asked - heard), LAST_CHANCE_SECONDS)
+                async with asyncio.timeout(rest if limit is None else wait + limit):
                     reports = await _reports(access, id, since, wait)
             except (SiteUnreachable, TimeoutError) as error:
-                if not (patient or isinstance(error, SiteUnreachable)):
-                    raise
                 silent += 1
                 tries.failed()
                 if patient:
@@ -327,7 +329,10 @@ class Drive:
                     continue
                 rest = around.lost_after + around.slowness(site) - (loop.time() - heard)
                 if rest <= 0 and silent > 1 and not self._works_on(name):
-                    raise
+                    if isinstance(error, SiteUnreachable):
+                        raise
+                    reason = f"no answer for {around.lost_after:g} s"
+                    raise SiteUnreachable(site, reason) from error
                 self._given.pop(site, None)
                 await asyncio.sleep(min(_pause(silent), max(rest, 0.01)))
                 continue

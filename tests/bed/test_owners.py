@@ -38,6 +38,10 @@ def agreement(site: str, archetype: str, *providers: str) -> Agreement:
     return Agreement(name="data", site=site, relations=(relation,))
 
 
+def all_there(session: flow.Session) -> bool:
+    return not session.topology().away
+
+
 def granted(session: flow.Session, wanted: Agreement) -> None:
     """Have a site agree, and wait until the news is here."""
     session.agree(wanted)
@@ -48,7 +52,7 @@ def granted(session: flow.Session, wanted: Agreement) -> None:
 def sites(bed: Bed, tmp_path: Path) -> Iterator[Sites]:
     found = Sites(bed, tmp_path, ["hpc", "edge", "third"])
     document = yaml.safe_load(found.file.read_text())
-    document["timeouts"] = {"away_after": "3 s", "lost_after": "5 s"}
+    document["timeouts"] = {"away_after": "5 s", "lost_after": "6 s"}
     found.file.write_text(yaml.safe_dump(document))
     yield found
     for name in found.names:
@@ -63,9 +67,11 @@ def test_dy11_and_dy12(sites: Sites) -> None:
         for site in ("hpc", "edge"):
             granted(session, agreement(site, "computeToData"))
         for site in ("hpc", "edge"):  # the workers are there
+            until(lambda: all_there(session))
             float(
                 session.submit(session.plan(mean(session[site]), request="statistics")).result(120)
             )
+        until(lambda: all_there(session))
         with pytest.raises(NotGranted, match="request type 'other' is not among statistics"):
             session.plan(mean(session["hpc"]), request="other")
 
@@ -84,7 +90,7 @@ def test_dy11_and_dy12(sites: Sites) -> None:
         assert "edge" in next(iter(part.missing.values()))
         assert "incomplete" in part.view().message
         sites.bed.link("edge").heal()
-        until(lambda: "edge" not in session.topology().away, seconds=30)
+        until(lambda: all_there(session), seconds=60)
 
         granted(session, agreement("hpc", "dataThroughTtp", "third"))
         sites.bed.link("third").cut()
