@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,13 +49,14 @@ class ByBash:
                 *("timeout", "-s", "KILL", str(order.walltime or 60), "bash", "-c"),
                 script(order.directories, SITE),
                 env={"PATH": "/usr/bin:/bin", "SGE_TASK_ID": str(place + 1)},
+                start_new_session=True,
             )
             tell(place, Turn(status="running", batch=f"7.{place + 1}", since=1.0))
             try:
                 await process.wait()
             finally:
                 if process.returncode is None:
-                    process.kill()
+                    os.killpg(process.pid, signal.SIGKILL)  # what it has started, too
                     self.killed = True
             found = read_marks(directory)
             record = Accounted(id="7", exit_status=137, failed="37: h_rt", seconds=order.walltime)
