@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 #: Seconds that connecting waits for sites that do not answer, and registering for the news of it.
 SETTLE_SECONDS = 5.0
-NEWS_SECONDS = 10.0
+NEWS_SECONDS = 30.0
 #: How long a look at the catalog waits for the news of results that a job has told of (s).
 RESULTS_SECONDS = 2.0
 
