@@ -14,7 +14,6 @@ from bed_agents import Agents
 from bed_network import until, within
 
 import dataflow as flow
-from dataflow.errors import NoAllowedSite
 from dataflow.testing.bed import Bed
 
 NBYTES = 8_000_000
@@ -70,7 +69,6 @@ def test_joining_copies_and_moves(agents: Agents, bed: Bed) -> None:
         joins_by_one_address(agents, bed, session)
         waits_for_a_site_that_is_cut(agents, bed, session)
         moves_all_or_nothing(agents, bed, session)
-    uses_near_sites(agents, bed)
 
 
 def joins_by_one_address(agents: Agents, bed: Bed, session: flow.Session) -> None:
@@ -158,39 +156,3 @@ def moves_all_or_nothing(agents: Agents, bed: Bed, session: flow.Session) -> Non
     assert agents.run("hpc", "ls data") == ""
     wanted = hashlib.sha256(random(2, LARGE).tobytes()).hexdigest()
     assert hashlib.sha256(np.asarray(session.open("large")).tobytes()).hexdigest() == wanted
-
-
-def uses_near_sites(agents: Agents, bed: Bed) -> None:
-    """CH-13; seen from the notebook's own site."""
-    mine = agents.folder / "mine"
-    mine.mkdir()
-    file = agents.file(
-        site={"name": "notebook", "workers": 1, "memory": "500 MB"},
-        stores=[{"name": "results", "url": str(mine)}],
-    )
-    bed.preset("scope")
-    with agents.session(file, state="near") as session:
-        until(lambda: not session.topology().away and "run" in session, seconds=within(60))
-
-        def near(milliseconds: float, **asked: Any) -> set[str]:
-            scope = f"{{around: notebook, {milliseconds} ms}}"
-            plan = session.plan(mean(session["run"]), scope=scope, **asked)
-            (made,) = plan.assignments
-            return {c.site for c in made.candidates if c.allowed}
-
-        until(lambda: near(50) == {"notebook", "edge", "cloud"}, seconds=within(60))
-        with pytest.raises(NoAllowedSite, match="within 5 ms of notebook"):
-            session.plan(
-                mean(session["run"]), scope="{around: notebook, 5 ms}", without=["notebook"]
-            )
-        plan = session.plan(
-            mean(session["run"]), scope="{around: notebook, 50 ms}", without=["notebook"]
-        )
-        job = session.submit(plan)
-        assert float(job.result(120)) == pytest.approx(random(1).mean())
-        assert {part.site for part in job.plan.segments} <= {"edge", "cloud"}
-        bed.link("edge").shape(latency=0.060)
-        bed.link("third").shape(latency=0.005)
-        begun = time.monotonic()
-        until(lambda: near(50) == {"notebook", "cloud", "third"}, seconds=within(30))
-        say("the next plan followed after", begun)
