@@ -318,9 +318,11 @@ class Drive:
                     relay.see_to(access, order)
                 asked = loop.time()
                 # A dead road may keep a question much longer than a site may be silent.
-                rest = max(around.lost_after - (asked - heard), LAST_CHANCE_SECONDS)
+                late = around.slowness(site)
+                rest = max(around.lost_after - (asked - heard), LAST_CHANCE_SECONDS) + late
+                hold = wait if limit is not None else min(wait, rest / 2)
                 async with asyncio.timeout(rest if limit is None else wait + limit):
-                    reports = await _reports(access, id, since, wait)
+                    reports = await _reports(access, id, since, hold)
             except (SiteUnreachable, TimeoutError) as error:
                 silent += 1
                 tries.failed()

@@ -331,7 +331,8 @@ def test_ko10_late_and_lost_news(
     for job in jobs:
         job.wait(max(1.0, limit - time.monotonic()))
     assert sum(federation.wires[site].lost for site in ("p1", "p2")) > 0, "nothing was lost"
-    assert {job.status for job in jobs} == {"done"}
+    wrong = {job.id: job.view().message for job in jobs if job.status != "done"}
+    assert not wrong
     for graph in graphs:
         assert len(committed(federation, graph.key)) == 1
     assert len(witness.runs("parity")) == 100, "each ran once"

@@ -26,7 +26,7 @@ import zarr.errors
 
 from dataflow.datasets import Replica
 from dataflow.errors import DataflowError
-from dataflow.storage import transfer
+from dataflow.storage import parts
 from dataflow.storage.manifest import Manifest, replica_of
 from dataflow.storage.read import open_data
 from dataflow.storage.results import (
@@ -81,7 +81,9 @@ def death(at: int, after: bool) -> Iterator[Death]:
                 name,
                 dying.wrapped(getattr(obstore.store.LocalStore, name)),
             )
-        patch.setattr(transfer, "open_writer", dying.wrapped(transfer.open_writer))
+        patch.setattr(parts, "open_writer", dying.wrapped(parts.open_writer))
+        for name in ("_write", "finish"):  # what goes to a directory without obstore
+            patch.setattr(parts.Placed, name, dying.wrapped(getattr(parts.Placed, name)))
         yield dying
 
 
