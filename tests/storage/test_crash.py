@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,8 +83,9 @@ def death(at: int, after: bool) -> Iterator[Death]:
                 dying.wrapped(getattr(obstore.store.LocalStore, name)),
             )
         patch.setattr(parts, "open_writer", dying.wrapped(parts.open_writer))
-        for name in ("_write", "finish"):  # what goes to a directory without obstore
-            patch.setattr(parts.Placed, name, dying.wrapped(getattr(parts.Placed, name)))
+        # What goes into a directory without obstore.
+        for place, name in ((os, "pwrite"), (Path, "touch"), (Path, "replace"), (shutil, "rmtree")):
+            patch.setattr(place, name, dying.wrapped(getattr(place, name)))
         yield dying
 
 
