@@ -12,7 +12,7 @@ from tests.backends.kubernetes_agents import rules
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[KubernetesStandIn]:
+def cluster(tmp_path: Path, collected: None) -> Iterator[KubernetesStandIn]:
     """Entered with just the rights of the Role in ``hpc/kubernetes``."""
     with KubernetesStandIn(tmp_path / "cluster", rules=rules()) as cluster:
         yield cluster

@@ -26,6 +26,8 @@ from dataflow.config.records import SshAccess
 from dataflow.errors import ConfigError, DataflowError, SiteRefused, SiteUnreachable
 from dataflow.session.loop import LoopThread
 
+pytestmark = pytest.mark.usefixtures("collected")
+
 BANNER = "*** Welcome to the cluster ***\n\x1b[1mQuota: 97 %\x1b[0m\n"
 
 

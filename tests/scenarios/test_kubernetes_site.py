@@ -20,7 +20,7 @@ import dataflow as flow
 from dataflow.errors import JobTimedOut, WorkerLost
 from dataflow.testing.kubernetes import KubernetesStandIn
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("collected")]
 
 
 @flow.operation(kind="elementwise")

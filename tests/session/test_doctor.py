@@ -33,6 +33,8 @@ from tests import servers
 from tests.client.test_ssh import LoginHost
 from tests.client.test_ssh import host as host
 
+pytestmark = pytest.mark.usefixtures("collected")
+
 
 def write(path: Path, document: Mapping[str, Any]) -> Path:
     path.write_text(yaml.safe_dump(dict(document)))
