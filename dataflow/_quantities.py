@@ -117,9 +117,11 @@ def _parse(text: object, what: str, units: dict[str, float], example: str) -> fl
     size = units.get(unit, _by_case(unit, units))
     if size is None:
         raise ConfigError(f"{what}: {unit!r} in {text!r} is none of {', '.join(units)}")
-    if not math.isfinite(number * size):
+    # 235 ms are 235 / 1000 s: 0.001 is no exact number, and 235 of it are not 0.235.
+    found = number * size if size >= 1 else number / round(1 / size)
+    if not math.isfinite(found):
         raise ConfigError(f"{what}: {text!r} is too large")
-    return number * size
+    return found
 
 
 def _by_case(unit: str, units: dict[str, float]) -> float | None:

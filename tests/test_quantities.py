@@ -125,3 +125,8 @@ def test_seconds_written_are_close(seconds: float) -> None:
         for number, unit in zip(parts[::2], parts[1::2], strict=True)
     )
     assert read == pytest.approx(seconds, rel=0.06)
+
+
+def test_small_units_are_exact() -> None:
+    assert parse_seconds("235 ms") == 0.235
+    assert parse_seconds("7 us") == 7e-6
