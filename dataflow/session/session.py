@@ -388,7 +388,6 @@ class Session:
         """
         whole = _whole(graph)
         self._must_be_open()
-        self._hear_of_results()
         plan = self._participant.plan(
             whole,
             scope=scope,
