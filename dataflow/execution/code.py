@@ -78,9 +78,11 @@ def _by_value() -> Iterator[None]:
     with _registering:
         # Those that the user registered already are not ours to take off again.
         before = cloudpickle.list_registry_pickle_by_value()
+        # A copy, made in one step: a list of items lets the garbage collector in between, and what
+        # it ends may import.
         ours = [
             module
-            for name, module in list(sys.modules.items())
+            for name, module in sys.modules.copy().items()
             if isinstance(module, ModuleType)
             and module.__name__ == name
             and name not in before

@@ -58,6 +58,7 @@ class ByBash:
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)  # what it has started, too
                     self.killed = True
+                    await process.wait()
             found = read_marks(directory)
             record = Accounted(id="7", exit_status=137, failed="37: h_rt", seconds=order.walltime)
             killed = found.exit_status is None
