@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 
@@ -23,7 +23,6 @@ from dataflow.agreements import Agreement
 from dataflow.backends.base import Backend
 from dataflow.backends.make import make_backend
 from dataflow.catalog.entries import (
-    JobSummary,
     Peer,
     TagSet,
     entry,
@@ -33,40 +32,36 @@ from dataflow.catalog.entries import (
 from dataflow.catalog.records import Records
 from dataflow.catalog.snapshot import Snapshot
 from dataflow.catalog.sync import Sync
-from dataflow.client.probe import measure_link, measure_store
 from dataflow.config import Federation
 from dataflow.datasets import Dataset, Replica
-from dataflow.documents import from_document
 from dataflow.errors import (
     DataflowError,
-    SiteUnreachable,
     UnknownDataset,
-    UnknownJob,
 )
-from dataflow.execution import observe
 from dataflow.execution.code import CodeStore
-from dataflow.execution.coordinator import Coordinator
 from dataflow.execution.driver import Surroundings
 from dataflow.execution.events import Errand, Event, JobCreated, SiteAccess
 from dataflow.execution.journal import Journal
 from dataflow.execution.meter import Meter
 from dataflow.execution.release_run import OwnRecords
 from dataflow.execution.runner import SiteRunner
-from dataflow.execution.state import ENDS, JobState
 from dataflow.execution.tally import Figure
-from dataflow.execution.view import JobView, LedgerEntry, known_of, ledger_of, view_of
+from dataflow.execution.view import JobView, LedgerEntry
 from dataflow.graph.graph import Graph
 from dataflow.participant import agreeing, registering, watching
 from dataflow.participant.audit import FILE as AUDIT_FILE
 from dataflow.participant.audit import Audit
 from dataflow.participant.gate import Gate, reader_of
 from dataflow.participant.installed import install
+from dataflow.participant.jobs import Jobs, What
+from dataflow.participant.learning import Learning
+from dataflow.participant.measuring import Measuring
 from dataflow.participant.opened import Opened
+from dataflow.participant.planner import Planner
 from dataflow.participant.tidying import tidy_daily
 from dataflow.participant.ways import Ways
-from dataflow.placement.measurements import Measurements
 from dataflow.placement.plan import Plan
-from dataflow.sites import Link, Site, Topology
+from dataflow.sites import Site, Topology
 from dataflow.storage.transfer import Source
 from dataflow.stores import Store
 
@@ -74,21 +69,11 @@ log = structlog.get_logger(__name__)
 
 #: What a participant without a site is called in its own file; nobody else reads that.
 VISITOR = "visitor"
-#: A measured link is measured again after this many seconds.
-LINK_VALID_SECONDS = 24 * 3600.0
 #: An agent does nothing else for so long (s): what it imports would slow its first answers down.
 FIRST_ANSWERS_SECONDS = 0.25
-#: A store that could not be measured is tried again after this many seconds: it is asked for real.
-STORE_AGAIN_SECONDS = 300.0
-#: A delay that differs by more than this (s), and by this share, has changed.
-LEAST_CHANGE, CHANGED = 0.004, 0.2
-#: How long to look for a job that nobody has heard of yet (s): news travels this fast.
-HEARSAY_SECONDS = 1.5
 
 #: Seconds between two looks whether what runs here is still granted.
 RECHECK_SECONDS = 0.5
-
-What = Literal["cancel", "suspend", "resume"]
 
 
 class Participant:
@@ -166,27 +151,51 @@ class Participant:
                 withdraw=lambda replica: self.records.remove(replica),
             ),
         )
-        self._changes: dict[str, JobState] = {}
+        self._learning = Learning(self.records, clock)
+        self._measuring = Measuring(
+            self.name,
+            self._has_site,
+            self.records,
+            self.sync,
+            self.opened,
+            self.ways,
+            self.topology,
+            clock,
+        )
+        self._planner = Planner(
+            self.name,
+            self._has_site,
+            address is not None,
+            self.ways,
+            self.snapshot,
+            self._learning.measurements,
+            self._measuring.roads,
+            clock,
+        )
         around = Surroundings(
             journal=self._journal,
             code=self.code,
             access=self._access,
-            replan=self._replan,
+            replan=self._planner.replan,
             source_of=self.source_of,
             datasets=self._datasets,
             clock=clock,
             lost_after=federation.lost_after,
             slowness=self.ways.slowness,
         )
-        self.coordinator = Coordinator(around, self._job_changed)
-        self._summaries: dict[str, tuple[str, tuple[str, ...]]] = {}
-        self._keepers: dict[str, str] = {}
+        self._jobs = Jobs(
+            self.name,
+            around,
+            self.records,
+            self.ways,
+            self._meter,
+            self._learning,
+            topology=self.topology,
+            away=self._away,
+            tag=self.tag,
+        )
+        self.coordinator = self._jobs.coordinator
         self._background: set[asyncio.Task[None]] = set()
-        #: Roads from other sites to a participant that is no site, and to sites of stores.
-        self._roads: dict[tuple[str, str], Link] = {}
-        #: When sites of stores were measured, or could not be.
-        self._asked: dict[str, float] = {}
-        self._measured: tuple[int, Measurements] | None = None
         self._started = False
 
     @property
@@ -225,7 +234,7 @@ class Participant:
             self._do(self._keep_agreements())
             self._do(tidy_daily(self.stores, self.cache, self._clock))
         elif self.federation.views or any(p.ssh is not None for p in self.federation.peers):
-            self._do(self._measure_links())  # what is relayed goes over here
+            self._do(self._measuring.run())  # what is relayed goes over here
 
     async def close(self) -> None:
         """Stop everything of ours; unfinished jobs are taken up at the next start."""
@@ -233,7 +242,7 @@ class Participant:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.coordinator.close()
-        self._tell_changes()
+        self._jobs.tell()
         await self._runner.close()
         await self._backend.close()
         await self.sync.close()
@@ -257,7 +266,7 @@ class Participant:
             log.exception("workers_do_not_start", site=self.name)
         # Or the first registration would wait for it.
         await asyncio.to_thread(importlib.import_module, "dataflow.storage.probe")
-        await self._measure_links()
+        await self._measuring.run()
 
     # --- the world ------------------------------------------------------------------------------
 
@@ -295,67 +304,6 @@ class Participant:
     def busy(self) -> bool:
         """Whether a job or an order is under way here."""
         return self.coordinator.busy or self._runner.busy
-
-    async def _measure_links(self) -> None:
-        """Measure the way from each other site to this one, once it is there and again daily.
-
-        Of a site of stores also the way there.
-        """
-        while True:
-            topology = self.topology()
-            for site in topology.sites:
-                if site.name == self.name or site.name in topology.away:
-                    continue
-                if site.stores_only and self.opened.at(site.name) is None:
-                    continue
-                if self._measured_lately(site.name):
-                    continue
-                with suppress(DataflowError, OSError):
-                    for link in await self._measure(site):
-                        if self._has_site:
-                            self.records.add(link)
-                        else:  # no site, nothing to tell others of
-                            self._roads[link.source, link.target] = link
-            self._follow_delays()
-            await asyncio.sleep(1.0)
-
-    def _follow_delays(self) -> None:
-        """Publish the delay of a measured road when it has changed; the looks for news tell it."""
-        topology = self.topology()
-        for source in topology.site_by_name:
-            seen = self.sync.round_trip(source)
-            own = self._roads.get((source, self.name))
-            known = own or topology.link(source, self.name)
-            if seen is None or known.origin != "measured":
-                continue
-            if abs(seen - known.latency) > max(LEAST_CHANGE, CHANGED * known.latency):
-                link = replace(known, latency=seen, measured_at=self._clock())
-                if self._has_site:
-                    self.records.add(link)
-                else:
-                    self._roads[source, self.name] = link
-
-    def _measured_lately(self, source: str) -> bool:
-        known: Link | None = self._roads.get((source, self.name)) or self.records.get(
-            "link", f"{source}>{self.name}", self.name
-        )
-        if known is None or known.origin != "measured" or known.measured_at is None:
-            return False
-        return self._clock() - known.measured_at <= LINK_VALID_SECONDS
-
-    async def _measure(self, site: Site) -> Sequence[Link]:
-        clock, now = time.perf_counter, self._clock
-        store = self.opened.at(site.name) if site.stores_only else None
-        if store is not None:
-            asked = self._asked.get(site.name)
-            if asked is not None and now() - asked < STORE_AGAIN_SECONDS:
-                return []
-            self._asked[site.name] = now()
-            known = self.opened.files(store)
-            return await measure_store(store, here=self.name, clock=clock, now=now, files=known)
-        agent = self.ways.to(site.name)
-        there, here = site.name, self.name
-        return [await measure_link(agent, source=there, target=here, clock=clock, now=now)]
 
     # --- agreements ---------------------------------------------------------------------------
 
@@ -523,260 +471,53 @@ class Participant:
 
     def plan(self, graph: Graph, **asked: Any) -> Plan:
         """A plan in the world as it is known now; see :func:`planning.plan_graph`."""
-        from dataflow.participant import planning  # numpy: an agent answers before it plans
-        from dataflow.participant.owners import Asking
-
-        asking = replace(asked.pop("asking", None) or Asking(), time=self._clock())
-        asked = {"near": self._near, "asking": asking, **asked}
-        return planning.plan_graph(graph, self._seen_from_here(), self.measurements(), **asked)
+        return self._planner.plan(graph, **asked)
 
     def plan_move(self, dataset: Dataset, to: str, source: str | None, **asked: Any) -> Plan:
         """A plan that moves a dataset; see :func:`planning.plan_move`."""
-        from dataflow.participant import planning
-        from dataflow.participant.owners import Asking
-
-        asking = replace(asked.pop("asking", None) or Asking(), time=self._clock())
-        asked = {"near": self._near, "asking": asking, **asked}
-        seen, known = self._seen_from_here(), self.measurements()
-        return planning.plan_move(dataset, to, seen, known, source=source, **asked)
-
-    @property
-    def _near(self) -> str:
-        return self.name if self._has_site else ""
-
-    def _seen_from_here(self) -> Snapshot:
-        """The snapshot to plan with: what others cannot ask for goes over here."""
-        snapshot = self.snapshot()
-        topology = snapshot.topology
-        hidden = {site.name for site in topology.sites if self.ways.by_ssh(site.name)}
-        if self._has_site and self._address is None:
-            hidden.add(self.name)
-        if not hidden and not topology.stores_only:
-            return snapshot
-        from dataflow.participant import planning
-
-        topology = replace(topology, links=(*topology.links, *self._roads.values()))
-        return replace(snapshot, topology=planning.with_relays(topology, self.name, hidden))
-
-    def measurements(self) -> Measurements:
-        """What all sites have learned from finished work."""
-        written = [record for _, record in self.records.written("measurement")]
-        seen = sum(self.records.versions().values())
-        if self._measured is None or self._measured[0] != seen:
-            self._measured = (seen, observe.measurements_of(written))
-        return self._measured[1]
-
-    async def _replan(self, state: JobState) -> Plan:
-        from dataflow.participant import planning
-
-        snapshot, known = self._seen_from_here(), self.measurements()
-        return planning.plan_rest(state, snapshot, known, self._near, self._clock())
+        return self._planner.plan_move(dataset, to, source, **asked)
 
     # --- jobs -----------------------------------------------------------------------------------
 
     async def submit(self, created: JobCreated, payloads: Mapping[str, bytes]) -> str:
         """Coordinate a job; it is in the journal when this returns."""
-        if not created.time:
-            created = replace(created, time=self._clock())
-        return self.coordinator.submit(created, payloads)
+        return await self._jobs.submit(created, payloads)
 
     async def hand_over(
         self, created: JobCreated, payloads: Mapping[str, bytes], site: str
     ) -> None:
-        """Have a site coordinate a job: this one or another.
-
-        Raises
-        ------
-        SiteUnreachable, SiteRefused
-            If it does not take it.
-        """
-        if site == self.name:
-            await self.submit(created, payloads)
-            return
-        await self.ways.to(site).submit(created, payloads)
-        self._keepers[created.job] = site
+        """Have a site coordinate a job; see :meth:`.Jobs.hand_over`."""
+        await self._jobs.hand_over(created, payloads, site)
 
     async def job(self, job_id: str) -> JobView:
-        """A job of any site, by the word of its coordinator where that answers.
-
-        Raises
-        ------
-        UnknownJob
-            If nobody has heard of it.
-        """
-        if self._journal.knows(job_id):
-            now = self._clock()
-            return self._seen(view_of(self.coordinator.state(job_id), self.name, now=now))
-        keeper = await self._keeper(job_id)
-        try:
-            document = await self.ways.to(keeper).job_document(job_id)
-        except SiteUnreachable as error:
-            return _hearsay(self._summary(job_id), str(error))
-        return from_document(JobView, document)
-
-    def _seen(self, view: JobView) -> JobView:
-        """A job of ours, as far as it can be known while sites do not answer."""
-        return known_of(view, self._away()) if view.programs else view
+        """A job of any site; see :meth:`.Jobs.job`."""
+        return await self._jobs.job(job_id)
 
     async def job_events(self, job_id: str, since: int, wait: float) -> Sequence[Event]:
-        """A job's journal from an entry on; see :meth:`Coordinator.events`."""
-        if self._journal.knows(job_id):
-            return await self.coordinator.events(job_id, since, wait)
-        return await self.ways.to(await self._keeper(job_id)).job_events(job_id, since, wait)
+        """A job's journal from an entry on; see :meth:`.Coordinator.events`."""
+        return await self._jobs.job_events(job_id, since, wait)
 
     async def ask(self, job_id: str, what: What, by: str) -> None:
         """Have a job cancelled, suspended or resumed by its coordinator."""
-        if self._journal.knows(job_id):
-            self.coordinator.ask(job_id, what, by)
-            return
-        await self.ways.to(await self._keeper(job_id)).ask(job_id, what, by)
+        await self._jobs.ask(job_id, what, by)
 
     async def jobs(self) -> Sequence[JobView]:
         """All jobs of the federation, newest first, as last heard."""
-        away = self._away()
-        views = []
-        for summary in self.records.jobs():
-            if self._journal.knows(summary.id):
-                views.append(self._seen(view_of(self.coordinator.state(summary.id), self.name)))
-            elif summary.coordinator in away:
-                views.append(_hearsay(summary, f"{summary.coordinator} does not answer"))
-            else:
-                views.append(_view_of_summary(summary))
-        return views
+        return await self._jobs.jobs()
 
     async def ledger(self, job: str | None) -> Sequence[LedgerEntry]:
         """What crossed links for a job; without one, what this site has served to others."""
-        if job is None:
-            return self._meter.entries(self.name)
-        if self._journal.knows(job):
-            return ledger_of(self.coordinator.state(job))
-        found = await self.ways.to(await self._keeper(job)).ledger_documents(job)
-        return [from_document(LedgerEntry, line) for line in found]
+        return await self._jobs.ledger(job)
 
     def meter(self, job: str, key: str, nbytes: int, to: str) -> None:
         """Note bytes that this site handed out for a job."""
         self._meter.add(job, key, nbytes, to, self._clock())
         self.gate.served(job, key, nbytes, to)
 
-    async def _keeper(self, job_id: str) -> str:
-        """The site that coordinates a job; news of it may be on its way to us.
-
-        Raises
-        ------
-        UnknownJob
-            If nobody has told us of it in time.
-        """
-        loop = asyncio.get_running_loop()
-        end = loop.time() + HEARSAY_SECONDS
-        while job_id not in self._keepers:
-            for _, summary in self.records.written("job"):
-                if summary.coordinator != self.name:
-                    self._keepers[summary.id] = summary.coordinator
-            if job_id not in self._keepers:
-                if loop.time() > end:
-                    asked = {site.name for site in self.topology().sites} - self._away()
-                    raise UnknownJob(job_id, sorted(asked))
-                await asyncio.sleep(0.05)
-        return self._keepers[job_id]
-
-    def _summary(self, job_id: str) -> JobSummary:
-        """What we last heard of a job of another site."""
-        for _, summary in self.records.written("job"):
-            if summary.id == job_id:
-                found: JobSummary = summary
-                return found
-        return JobSummary(id=job_id, status="created", coordinator=self._keepers.get(job_id, ""))
-
     def _access(self, site: str) -> SiteAccess:
         return self._runner if site == self.name else self.ways.to(site)
-
-    def _job_changed(self, state: JobState) -> None:
-        """Have the others told; those who wait for the job itself come first."""
-        if not self._changes:
-            asyncio.get_running_loop().call_soon(self._tell_changes)
-        self._changes[state.job] = state
-
-    def _tell_changes(self) -> None:
-        changes, self._changes = self._changes, {}
-        for state in changes.values():
-            self._tell_change(state)
-
-    def _tell_change(self, state: JobState) -> None:
-        """Tell the others how a job stands; learn from it when it has ended."""
-        results = tuple(key for key, copies in state.results().items() if copies)
-        news = (state.status, results if state.over else ())
-        if self._summaries.get(state.job) != news:
-            self._summaries[state.job] = news
-            self.records.add(
-                JobSummary(
-                    id=state.job,
-                    status=state.status,
-                    user=state.user,
-                    tags=state.tags,
-                    coordinator=self.name,
-                    created=state.created,
-                    updated=state.updated,
-                    error=state.error,
-                    results=state.plan.outputs,
-                )
-            )
-        if state.over:
-            self._summaries.pop(state.job, None)
-            self._tag_reused(state)
-            self._learn(state)
-
-    def _tag_reused(self, state: JobState) -> None:
-        """What was there before keeps its own tags; this user's words are added beside them."""
-        if state.status != "done" or not state.tags:
-            return
-        made = {key for (key, _), stored in state.stored.items() if not stored.reused}
-        for key in state.plan.outputs:
-            if key not in made:
-                self.tag(key, state.user, state.tags)
-
-    def _learn(self, state: JobState) -> None:
-        try:
-            for seen in observe.observations(state.plan, list(state.stored.values())):
-                name = f"pace:{seen.operation}:{seen.site}"
-                self.records.put(
-                    "measurement",
-                    name,
-                    observe.fold(self.records.get("measurement", name, self.name), seen),
-                )
-            links = {(link.source, link.target): link for link in self.records.links()}
-            for crossed in state.crossed:
-                if crossed.via:
-                    continue  # it says nothing about whether one can ask the other
-                known = links.get((crossed.source, crossed.target))
-                link = observe.link_of(crossed, known, self._clock())
-                if link is not None:
-                    self.records.add(link)
-        except Exception:  # learning is a kindness; a job must not fail of it
-            log.exception("nothing_learned", job=state.job)
 
     @property
     def cache(self) -> Path:
         """Where copies for this account's own reading lie."""
         return self.state_dir / "cache"
-
-
-def _view_of_summary(summary: JobSummary) -> JobView:
-    return JobView(
-        id=summary.id,
-        status=summary.status,  # type: ignore[arg-type]
-        user=summary.user,
-        tags=summary.tags,
-        coordinator=summary.coordinator,
-        created=summary.created,
-        updated=summary.updated,
-        outputs=summary.results,
-        error=summary.error,
-    )
-
-
-def _hearsay(summary: JobSummary, reason: str) -> JobView:
-    """A job whose coordinator does not answer: an end stays an end, all else is not known."""
-    view = _view_of_summary(summary)
-    if summary.status in ENDS:
-        return view
-    return replace(view, status="unknown", message=f"last heard: {summary.status}; {reason}")

@@ -1,0 +1,118 @@
+"""Measuring: the roads to this participant, once each of the others is there and again daily."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from dataflow.catalog.records import Records
+from dataflow.catalog.sync import Sync
+from dataflow.client.probe import measure_link, measure_store
+from dataflow.errors import DataflowError
+from dataflow.participant.opened import Opened
+from dataflow.participant.ways import Ways
+from dataflow.sites import Link, Site, Topology
+
+#: A measured link is measured again after this many seconds.
+LINK_VALID_SECONDS = 24 * 3600.0
+#: A store that could not be measured is tried again after this many seconds: it is asked for real.
+STORE_AGAIN_SECONDS = 300.0
+#: A delay that differs by more than this (s), and by this share, has changed.
+LEAST_CHANGE, CHANGED = 0.004, 0.2
+
+
+class Measuring:
+    """What one participant finds out about the roads to it.
+
+    Parameters
+    ----------
+    name, has_site
+        The participant's; what one without a site measures is told to nobody.
+    topology
+        The world as it is known now.
+    clock
+        Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        has_site: bool,
+        records: Records,
+        sync: Sync,
+        opened: Opened,
+        ways: Ways,
+        topology: Callable[[], Topology],
+        clock: Callable[[], float],
+    ) -> None:
+        self._name, self._has_site = name, has_site
+        self._records, self._sync, self._opened, self._ways = records, sync, opened, ways
+        self._topology, self._clock = topology, clock
+        #: Roads from other sites to a participant that is no site, and to sites of stores.
+        self.roads: dict[tuple[str, str], Link] = {}
+        #: When sites of stores were measured, or could not be.
+        self._asked: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Measure the way from each other site to this one, once it is there and again daily.
+
+        Of a site of stores also the way there.
+        """
+        while True:
+            topology = self._topology()
+            for site in topology.sites:
+                if site.name == self._name or site.name in topology.away:
+                    continue
+                if site.stores_only and self._opened.at(site.name) is None:
+                    continue
+                if self._measured_lately(site.name):
+                    continue
+                with suppress(DataflowError, OSError):
+                    for link in await self._measure(site):
+                        if self._has_site:
+                            self._records.add(link)
+                        else:  # no site, nothing to tell others of
+                            self.roads[link.source, link.target] = link
+            self._follow_delays()
+            await asyncio.sleep(1.0)
+
+    def _follow_delays(self) -> None:
+        """Publish the delay of a measured road when it has changed; the looks for news tell it."""
+        topology = self._topology()
+        for source in topology.site_by_name:
+            seen = self._sync.round_trip(source)
+            own = self.roads.get((source, self._name))
+            known = own or topology.link(source, self._name)
+            if seen is None or known.origin != "measured":
+                continue
+            if abs(seen - known.latency) > max(LEAST_CHANGE, CHANGED * known.latency):
+                link = replace(known, latency=seen, measured_at=self._clock())
+                if self._has_site:
+                    self._records.add(link)
+                else:
+                    self.roads[source, self._name] = link
+
+    def _measured_lately(self, source: str) -> bool:
+        known: Link | None = self.roads.get((source, self._name)) or self._records.get(
+            "link", f"{source}>{self._name}", self._name
+        )
+        if known is None or known.origin != "measured" or known.measured_at is None:
+            return False
+        return self._clock() - known.measured_at <= LINK_VALID_SECONDS
+
+    async def _measure(self, site: Site) -> Sequence[Link]:
+        clock, now = time.perf_counter, self._clock
+        store = self._opened.at(site.name) if site.stores_only else None
+        if store is not None:
+            asked = self._asked.get(site.name)
+            if asked is not None and now() - asked < STORE_AGAIN_SECONDS:
+                return []
+            self._asked[site.name] = now()
+            known = self._opened.files(store)
+            return await measure_store(store, here=self._name, clock=clock, now=now, files=known)
+        agent = self._ways.to(site.name)
+        there, here = site.name, self._name
+        return [await measure_link(agent, source=there, target=here, clock=clock, now=now)]
