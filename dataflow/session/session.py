@@ -10,46 +10,38 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
 
 from dataflow.agreements import Agreement, Request
 from dataflow.catalog.listing import Listing
 from dataflow.catalog.snapshot import Snapshot
 from dataflow.config import Federation, Settings
-from dataflow.datasets import Dataset, Extent, Replica
+from dataflow.datasets import Dataset, Replica
 from dataflow.errors import (
     ConfigError,
-    DataflowError,
-    GraphError,
-    PlacementError,
     ScopeError,
-    SiteRefused,
-    SiteUnreachable,
 )
-from dataflow.execution.code import pack
 from dataflow.execution.events import Errand, JobCreated
 from dataflow.execution.replies import WINDOW_SECONDS
-from dataflow.graph.code import code_digest
-from dataflow.graph.graph import Graph, merge, of_dataset
-from dataflow.graph.keys import digest
-from dataflow.graph.operation import Functions, Step
+from dataflow.graph.graph import Graph, of_dataset
+from dataflow.graph.operation import Functions
 from dataflow.participant import Participant
 from dataflow.participant.owners import Asking
 from dataflow.placement.plan import Keep, Plan
 from dataflow.policy.archetype import Wish
 from dataflow.policy.scope import Scope
-from dataflow.session import reading
+from dataflow.session import arguments, reading, registering
 from dataflow.session.jobs import Job
 from dataflow.session.listings import Jobs, Ledger
 from dataflow.session.loop import LoopThread
+from dataflow.session.promises import Promises
+from dataflow.session.submitting import Payloads, submit
 from dataflow.sites import Site, Topology
 
 if TYPE_CHECKING:
     from dataflow.placement.solve import Rule
 
-#: Seconds that connecting waits for sites that do not answer, and registering for the news of it.
+#: Seconds that connecting waits for sites that do not answer.
 SETTLE_SECONDS = 5.0
-NEWS_SECONDS = 30.0
 #: How long a look at the catalog waits for the news of results that a job has told of (s).
 RESULTS_SECONDS = 2.0
 
@@ -67,8 +59,8 @@ class Session:
         self.user = settings.user
         self._settings = settings
         self._functions: dict[str, Functions] = {}
-        self._payloads: dict[str, bytes] = {}
-        self._tried: dict[str, str] = {}
+        self._payloads = Payloads(self._functions)
+        self._promises = Promises(self._functions)
         self._expected: dict[Replica, None] = {}
         self.closed = False
         self._loop = LoopThread()
@@ -250,58 +242,12 @@ class Session:
         """
         asked: dict[str, Any] = {
             "name": name,
-            "tags": _words(tags, "tags"),
+            "tags": arguments.words(tags, "tags"),
             "variable": variable,
             "owner": self.user,
             "replica_of": replica_of,
         }
-        here = self._participant.federation.me
-        site = site or here or ""
-        if site in self.topology().stores_only:
-            return self._run(self._register_in_store(site, _url(url), asked))
-        site = site or None
-        if site is None:
-            names = ", ".join(sorted(record.name for record in self.sites()))
-            raise ConfigError(f"say where the data lies, with site=: {names or 'no site is known'}")
-        if site == here:
-            return self._run(self._participant.register(_url(url), **asked))
-        there = str(url)
-        if "://" not in there:
-            if not there.startswith("/"):
-                raise ConfigError(f"{there!r}: at another site a path must begin with /")
-            there = f"file://{quote(there)}"
-        return self._run(self._register_at(site, there, asked))
-
-    async def _register_in_store(self, site: str, url: str, asked: dict[str, Any]) -> Dataset:
-        """At a site of stores: by a site that opens them, so that others hear of it; else by us."""
-        participant, topology = self._participant, self.topology()
-        able = [
-            who
-            for who, store in topology.views
-            if store.site == site and store.holds(url) and who in topology.site_by_name
-        ]
-        here = participant.federation.me
-        last: DataflowError | None = None
-        for who in sorted(set(able) - topology.away, key=lambda who: (who != here, who)):
-            if who == here:
-                break
-            try:
-                return await self._register_at(who, url, asked)
-            except (SiteUnreachable, SiteRefused) as error:
-                last = error
-        if any(store.site == site and store.holds(url) for store in participant.stores()):
-            return await participant.register(url, **asked)
-        raise last or ConfigError(
-            f"{url} does not lie in a store of {site!r} that this session, or a site that answers, "
-            "opens\nWhat you can do: declare the store in your site file, with "
-            f"site: {site} and the name of a credential."
-        )
-
-    async def _register_at(self, site: str, url: str, asked: dict[str, Any]) -> Dataset:
-        participant = self._participant
-        dataset = await participant.ways.to(site).register(url, **asked)
-        await participant.see(site, dataset, NEWS_SECONDS)
-        return dataset
+        return self._run(registering.register(self._participant, site, url, asked))
 
     def _read(
         self,
@@ -386,13 +332,13 @@ class Session:
         NotLinear
             If a promise is not kept.
         """
-        whole = _whole(graph)
+        whole = arguments.one_graph(graph)
         self._must_be_open()
         plan = self._participant.plan(
             whole,
             scope=scope,
-            pinned=_words(pinned, "pinned"),
-            excluded=_reasons(without),
+            pinned=arguments.words(pinned, "pinned"),
+            excluded=arguments.reasons(without),
             result_at=self._place(self._settings.result_at if result_at is None else result_at),
             keep=keep or self._settings.keep,
             rule=rule,
@@ -406,10 +352,7 @@ class Session:
             ),
         )
         self._functions.update(whole.functions)
-        from dataflow.placement.make import relied_upon
-
-        notes = [self._try(step, plan) for step in relied_upon(plan)]
-        return replace(plan, notes=(*plan.notes, *(note for note in notes if note)))
+        return replace(plan, notes=(*plan.notes, *self._promises.notes_on(plan)))
 
     def _place(self, result_at: str) -> str:
         if result_at != "here":
@@ -418,21 +361,6 @@ class Session:
         if here is None:
             raise ConfigError("result_at='here': this session has no site of its own")
         return here
-
-    def _try(self, step: Step, plan: Plan) -> str:
-        """Try a promise once; the reason if it cannot be tried."""
-        functions = self._functions.get(step.operation.code)
-        if functions is None:
-            return f"the promise of {step.label} was not tried here: its code is elsewhere"
-        extents = {key: _likely(plan, key) for key in step.inputs}
-        shapes = [str(extents[key].variables) for key in step.inputs]
-        token = digest([step.operation.code, step.parameters, step.slots, step.pieces, shapes])
-        if token not in self._tried:
-            from dataflow.execution.trial import try_promise  # a second of imports
-
-            self._tried[token] = try_promise(step, functions, extents)
-        reason = self._tried[token]
-        return f"the promise of {step.label} is taken at its word: {reason}" if reason else ""
 
     # --- copies ----------------------------------------------------------------------------------
 
@@ -470,7 +398,7 @@ class Session:
             If no copy can be read now.
         """
         graph = of_dataset(self._record(dataset))
-        asked = {"asking": Asking(user=self.user), "told": {"window": _seconds(window)}}
+        asked = {"asking": Asking(user=self.user), "told": {"window": arguments.seconds(window)}}
         plan = self._participant.plan(graph, scope=scope, **asked)
         if not plan.copies:
             raise ScopeError(f"{scope!s} does not say where {graph.label(graph.key)!r} shall be")
@@ -542,70 +470,14 @@ class Session:
             job=secrets.token_hex(8),
             plan=planned,
             user=self.user,
-            tags=_words(tags, "tags"),
+            tags=arguments.words(tags, "tags"),
             retries=settings.retries if retries is None else retries,
             time_limit=settings.time_limit if time_limit is None else time_limit,
             time=time.time(),
         )
-        payloads = self._payloads_of(planned)
-        self._run(self._submit(created, payloads, coordinator))
+        payloads = self._payloads.of(planned)
+        self._run(submit(self._participant, created, payloads, coordinator))
         return Job(self, created.job, created)
-
-    async def _submit(
-        self, created: JobCreated, payloads: Mapping[str, bytes], coordinator: str | None
-    ) -> None:
-        participant = self._participant
-        last: DataflowError | None = None
-        for site in self._keepers(created.plan, coordinator):
-            try:
-                await participant.hand_over(created, payloads, site)
-                return
-            except (SiteUnreachable, SiteRefused) as error:
-                last = error
-        raise last or SiteUnreachable("the federation", "no site answers that could keep the job")
-
-    def _keepers(self, plan: Plan, coordinator: str | None) -> list[str]:
-        """Sites that may keep the job, in order."""
-        participant = self._participant
-        over = {transfer.via for transfer in plan.transfers if transfer.via}
-        if coordinator is not None:
-            if over - {coordinator}:
-                raise PlacementError(
-                    f"this plan carries copies over {', '.join(sorted(over))}, and has to be kept "
-                    f"there, not at {coordinator!r}"
-                )
-            return [coordinator]
-        here = participant.federation.me
-        used = {part.site for part in plan.segments} | {t.target for t in plan.transfers}
-        if here is not None and (here in used or not participant.federation.peers):
-            return [here]
-        if over:
-            return [participant.name]  # over which it goes
-        used |= {transfer.source for transfer in plan.transfers}
-        only_from_here = {site for site in used if participant.ways.by_ssh(site)}
-        topology = participant.topology()
-        named = [peer.site for peer in participant.federation.peers if peer.site]
-        names = [*named, *(s.name for s in topology.sites if s.name not in named)]
-        sites = topology.site_by_name
-        gone = topology.away | topology.stores_only
-        fit = [n for n in names if n not in gone and n in sites and n != here]
-        able = [n for n in fit if sites[n].trust == "lab" and not only_from_here - {n}]
-        return able + ([participant.name] if here is not None or only_from_here else [])
-
-    def _payloads_of(self, plan: Plan) -> dict[str, bytes]:
-        steps = (*plan.steps, *plan.originals)
-        codes = {s.operation.code: s.operation.name for s in steps if not s.operation.command}
-        for code, name in codes.items():
-            found = self._functions.get(code)
-            if code in self._payloads or found is None:
-                continue
-            payload = pack(found)
-            if code_digest(found.function, found.combine, found.finish) != code:
-                raise GraphError(
-                    f"the code of {name!r} has changed since the graph was built; build it again"
-                )
-            self._payloads[code] = payload
-        return {code: self._payloads[code] for code in codes if code in self._payloads}
 
     def job(self, id: str) -> Job:
         """A job of any site, by id.
@@ -659,56 +531,3 @@ def _warm() -> None:
     import dataflow.execution.trial
     import dataflow.placement.make
     import dataflow.storage.read  # noqa: F401
-
-
-def _likely(plan: Plan, key: str) -> Extent:
-    """The form of a key for a trial: where only a size is known, that of what it is made of."""
-    while not plan.extents[key].variables:
-        step = plan.step_by_key.get(key) or next((s for s in plan.originals if s.key == key), None)
-        if step is None or not step.inputs:
-            break
-        key = step.inputs[0]
-    return plan.extents[key]
-
-
-def _whole(graph: Any) -> Graph:
-    """One graph of what was asked for."""
-    if isinstance(graph, Graph):
-        return graph
-    if isinstance(graph, list | tuple) and graph and all(isinstance(g, Graph) for g in graph):
-        return merge(graph)
-    what = graph if isinstance(graph, str) else f"a {type(graph).__name__}"
-    raise GraphError(
-        f"{what!s} is no graph\nWhat you can do: call an operation on datasets, as in "
-        "f(session['run1']), and pass what it returns, or a list of such."
-    )
-
-
-def _words(words: Any, what: str) -> dict[str, str]:
-    """A mapping of text to text, as it was given."""
-    if words is None:
-        return {}
-    if not isinstance(words, Mapping):
-        raise ConfigError(f"{what} must be a mapping, as in {{'name': 'value'}}, not {words!r}")
-    return {str(name): str(value) for name, value in words.items()}
-
-
-def _url(url: str | Path) -> str:
-    """A path as a URL; URLs stay as they are."""
-    text = str(url)
-    return text if "://" in text else Path(text).expanduser().absolute().as_uri()
-
-
-def _seconds(window: float) -> float:
-    if isinstance(window, bool) or not isinstance(window, int | float) or not window > 0:
-        raise ConfigError(f"window must be seconds, more than nothing, not {window!r}")
-    return float(window)
-
-
-def _reasons(without: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:
-    if without is None:
-        return {}
-    if isinstance(without, Mapping):
-        return dict(without)
-    names = [without] if isinstance(without, str) else without
-    return dict.fromkeys(names, "the user says: without it")
