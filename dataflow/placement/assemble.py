@@ -80,6 +80,9 @@ def assemble(
         notes=(*notes, *_notes(facts, moved)),
         options=dict(options),
         originals=originals,
+        least=solution.least,
+        money=solution.money,
+        energy=solution.energy,
     )
 
 

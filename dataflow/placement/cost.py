@@ -170,9 +170,10 @@ class Tally:
         moved = moving[own, self.sites]
         return float((there[:count] * held).sum() + (there[count:] * moved).sum())
 
-    def work(self) -> float:
-        """All work, in seconds."""
-        return float(self.problem.seconds[np.arange(len(self.sites)), self.sites].sum())
+    def work(self, run: Floats | None = None) -> float:
+        """All work, in seconds; or priced by ``run`` (``T x S``)."""
+        run = self.problem.seconds if run is None else run
+        return float(run[np.arange(len(self.sites)), self.sites].sum())
 
     def changes(self, held: Floats, moving: Floats) -> Floats:
         """``T x S``: what moving one step to a site, and nothing else, adds to :meth:`total`."""
@@ -190,8 +191,8 @@ class Tally:
         change += out - out[own, sites][:, None]
         return change
 
-    def work_changes(self) -> Floats:
+    def work_changes(self, run: Floats | None = None) -> Floats:
         """``T x S``: what moving one step to a site adds to :meth:`work`."""
-        seconds = self.problem.seconds
+        seconds = self.problem.seconds if run is None else run
         changes: Floats = seconds - seconds[np.arange(len(self.sites)), self.sites][:, None]
         return changes

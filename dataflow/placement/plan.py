@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 from dataflow._quantities import format_bytes, format_seconds
@@ -110,6 +111,34 @@ class Release:
     replica: Replica
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Least:
+    """What no plan for the same steps can beat, within the sites that are open to each.
+
+    Attributes
+    ----------
+    seconds, nbytes
+        No plan ends before, or moves less.
+    optimal
+        Every choice was tried, or left off because it cannot be better: by the objective, no plan
+        is.
+    """
+
+    seconds: float
+    nbytes: int
+    optimal: bool = False
+
+    def gap(self, seconds: float, nbytes: float) -> tuple[float, float]:
+        """How far a plan may be above the least possible: 0.1 is at most 10 %."""
+        return _gap(seconds, self.seconds), _gap(nbytes, self.nbytes)
+
+
+def _gap(value: float, least: float) -> float:
+    if value <= least:
+        return 0.0
+    return value / least - 1.0 if least > 0 else inf
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Plan:
     """A finished plan: plain data that can be saved, compared, approved and replayed.
@@ -132,6 +161,10 @@ class Plan:
         Site at which the results must end, empty for "where they are computed".
     seconds, nbytes
         Predicted time from start to end, and bytes over all links.
+    least
+        What no plan for these steps can beat; ``None`` in plans of earlier versions.
+    money, energy
+        Price of the transfers, by what sites and links ask for bytes, and joules of the workers.
     topology
         The world as it was read when the plan was made.
     keep
@@ -174,6 +207,9 @@ class Plan:
     request: Request = field(default_factory=Request)
     missing: Mapping[str, str] = field(default_factory=dict)
     releases: tuple[Release, ...] = ()
+    least: Least | None = None
+    money: float = 0.0
+    energy: float = 0.0
 
     @cached_property
     def step_by_key(self) -> Mapping[str, Step]:
@@ -194,6 +230,11 @@ class Plan:
     @cached_property
     def release_by_id(self) -> Mapping[str, Release]:
         return {release.id: release for release in self.releases}
+
+    @property
+    def gap(self) -> tuple[float, float] | None:
+        """How far seconds and bytes may be above the least possible: 0.1 is at most 10 %."""
+        return None if self.least is None else self.least.gap(self.seconds, self.nbytes)
 
     @cached_property
     def memory(self) -> Mapping[str, int]:

@@ -52,6 +52,9 @@ class Problem:
         Numbers of the steps that combine the parts of a split step.
     input_bytes
         ``T x S``: for collectors, bytes of the split step's inputs that each site holds.
+    egress, watts
+        ``S x S`` and ``S``: money for a byte from row to column, and power of a worker at work;
+        ``None`` where nobody has said any.
     """
 
     sites: tuple[str, ...]
@@ -71,6 +74,8 @@ class Problem:
     client: int = -1
     collectors: tuple[int, ...] = ()
     input_bytes: Mapping[int, Floats] | None = None
+    egress: Floats | None = None
+    watts: Floats | None = None
 
     @cached_property
     def users(self) -> tuple[tuple[int, ...], ...]:
@@ -138,6 +143,11 @@ class Problem:
         """:attr:`seconds` as lists."""
         rows: list[list[float]] = self.seconds.tolist()
         return rows
+
+    @cached_property
+    def egress_rows(self) -> list[list[float]] | None:
+        """:attr:`egress` as lists."""
+        return None if self.egress is None else self.egress.tolist()
 
     @cached_property
     def latency_rows(self) -> list[list[float]]:

@@ -1,52 +1,56 @@
-"""Solve: one site for every step, within the verdicts, as cheap as can be found quickly.
+"""Solve: one site for every step, within the verdicts, as good as can be found quickly.
 
-First the whole graph from its inputs to its results by dynamic programming: for each step and site
-the least sum of work and transfers with which its result can be there (exact where every result
-has one reader). The simple choices stand beside it: everything at one site, and each step where
-most of its input lies. From the best of these single moves are made as long as they pay, on the
-simulated run for small graphs, on the sum of everything for large ones; so the answer is never
-worse than the simple choices are. Last, the steps that combine parts go where the collector's rule
-says, whatever that costs.
+A greedy choice comes first (:mod:`~dataflow.placement.greedy`); the engine's list passes, and for
+graphs of many steps its search, make proposals beside it; small graphs are tried out until nothing
+better is left. All are judged by the same measure, the figures that the plan shows, and the best
+is taken; between equals the one that moves fewer bytes, then the greedy one, then the one that
+prefers the sites that the problem names first.
 
-Pure and deterministic: equal problems have equal solutions, and ties go to the site that the
-problem names first.
+Pure and deterministic: equal problems have equal solutions. (Of more than 300 steps, if the
+engine's loops are compiled on both machines; see :mod:`dataflow.placement.engine.compiled`.)
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
 from dataflow.errors import PlacementError
-from dataflow.placement.cost import PRICE, Tally, bytes_moved, simulate
-from dataflow.placement.problem import Bools, Floats, Numbers, Problem
+from dataflow.placement.aim import BALANCED, Aim, Prices, better, figures_of_run
+from dataflow.placement.cost import PRICE, simulate
+from dataflow.placement.greedy import (
+    SIMULATED_STEPS,
+    Found,
+    Rule,
+    Score,
+    by_run,
+    collect,
+    greedy,
+    improve,
+)
+from dataflow.placement.plan import Least
+from dataflow.placement.problem import Numbers, Problem
+from dataflow.placement.proof import PROVEN_STEPS, least, prove
 
-Rule = Literal["cheapest", "largest-input", "largest-intermediate", "random"]
+__all__ = ["Rule", "Solution", "solve"]
 
-#: Up to this many steps, first choices are compared by simulated runs; beyond, by their sums.
-COMPARED_STEPS = 300
-#: Up to this many steps, single moves are as well.
-SIMULATED_STEPS = 60
-#: At most so many runs are simulated to improve a choice.
-SIMULATED_RUNS = 150
-#: The same in steps: long runs can be afforded less often.
-SIMULATED_WORK = 3_000
-
-_NEGLIGIBLE = 1e-9
+#: Runs that are simulated to improve a proposal that is better than the greedy choice.
+_IMPROVING_RUNS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Solution:
     """The chosen site (number) of each step.
 
-    ``seconds`` and ``nbytes`` are the simulated makespan and the bytes over all links; ``start``
-    and ``end`` when each step runs in that simulation; ``method`` says which first choice it was
-    improved from and ``baselines`` what the simple choices would have cost: seconds, plus the price
-    of their bytes.
+    ``seconds`` and ``nbytes`` are the simulated makespan and the bytes over all links, ``money``
+    and ``energy`` what the transfers cost and the work takes (joules); ``start`` and ``end`` when
+    each step runs in that simulation; ``method`` says how it was found and ``baselines`` what the
+    simple choices score. ``least`` is what no choice
+    can beat; nothing is known of it after a quick look.
     """
 
     sites: tuple[int, ...]
@@ -55,7 +59,10 @@ class Solution:
     start: tuple[float, ...]
     end: tuple[float, ...]
     method: str
-    baselines: Mapping[str, float]
+    baselines: Mapping[str, Score]
+    money: float = 0.0
+    energy: float = 0.0
+    least: Least | None = None
 
 
 def solve(
@@ -63,7 +70,7 @@ def solve(
     *,
     rule: Rule = "cheapest",
     pinned: Mapping[int, int] | None = None,
-    price: float = PRICE,
+    aim: Aim = BALANCED,
     seed: int = 0,
     quick: bool = False,
 ) -> Solution:
@@ -80,8 +87,8 @@ def solve(
         ``"random"`` any site that holds a partial result.
     pinned
         Step number → site number, for what is decided already.
-    price
-        Seconds that a byte over a link costs beyond the time it takes.
+    aim
+        What is to be least, and the limits that are kept if any choice that was met keeps them.
     seed
         For the rule ``"random"``.
     quick
@@ -103,261 +110,71 @@ def solve(
     stuck = np.flatnonzero(~problem.within.any(axis=1))
     if len(stuck):
         raise PlacementError(f"step {problem.tasks[stuck[0]]} may run nowhere")
-    simple = _baselines(problem)
-    choices = {"dynamic programming": _program(problem, price), **simple}
-    steps = len(problem.tasks)
-    score = _score_by_run if steps <= COMPARED_STEPS else _score_by_sum
-    measure = score(problem, price)
-    scores = {name: measure(sites) for name, sites in choices.items()}
-    method = min(choices, key=lambda name: scores[name] - _NEGLIGIBLE * (name not in simple))
+    found = greedy(problem, aim, rule=rule, seed=seed, quick=quick)
+    if quick:
+        return _solution(problem, found, found.method, None)
+    chosen, method = tuple(found.sites.tolist()), found.method
+    fixed = {task: chosen[task] for task in problem.collectors}  # where the rule wants them
+    chosen, proven = prove(problem, aim, chosen, fixed=fixed, tries=0)
+    if not proven:
+        sites, method = _best(problem, aim, rule, seed, found)
+        known = tuple(sites.tolist())
+        fixed = {task: known[task] for task in problem.collectors}
+        chosen, proven = prove(problem, aim, known, fixed=fixed)
+        method = method if chosen == known else "trial of all"
+    seconds, nbytes = least(problem)
+    bound = Least(
+        seconds=seconds,
+        nbytes=max(0, int(nbytes)),
+        optimal=proven and not problem.collectors and len(problem.tasks) <= PROVEN_STEPS,
+    )
+    return _solution(problem, replace(found, sites=np.array(chosen, dtype=np.intp)), method, bound)
 
-    def better(sites: Numbers, free: Bools) -> Numbers:
-        if quick:
-            return sites
-        if steps <= SIMULATED_STEPS:
-            return _improve(problem, sites, free, measure, price)
-        found = _descend(problem, sites, free, price)
-        return found if measure(found) <= measure(sites) else sites
 
-    free = np.ones(steps, dtype=bool)
-    sites = better(choices[method], free)
-    if problem.collectors:
-        sites = _collect(problem, sites, rule, random.Random(seed))
-        free[list(problem.collectors)] = False
-        sites = better(sites, free)
-    final = tuple(sites.tolist())
+def _solution(problem: Problem, found: Found, method: str, bound: Least | None) -> Solution:
+    final = tuple(found.sites.tolist())
     run = simulate(problem, final)
+    comes_to = figures_of_run(problem, final, run.seconds)
     return Solution(
         sites=final,
         seconds=run.seconds,
-        nbytes=bytes_moved(problem, final),
+        nbytes=comes_to.nbytes,
         start=run.start,
         end=run.end,
         method=method,
-        baselines={name: scores[name] for name in simple},
+        baselines=found.baselines,
+        money=comes_to.money,
+        energy=comes_to.energy,
+        least=bound,
     )
 
 
-# --- first choices --------------------------------------------------------------------------------
+def _best(problem: Problem, aim: Aim, rule: Rule, seed: int, found: Found) -> tuple[Numbers, str]:
+    """The greedy choice, or a proposal of the engine that is better."""
+    from dataflow.placement.engine.bridge import proposals
 
+    guide = aim.guide
+    seconds = guide.get("seconds", 0.0)
+    worth = guide.get("bytes", 0.0) / seconds if seconds else 1e6 * PRICE
+    free = np.ones(len(problem.tasks), dtype=bool)
+    free[list(problem.collectors)] = False
+    measure = by_run(problem, aim)
 
-def _program(problem: Problem, price: float) -> Numbers:
-    """Least sum of work and priced transfers, from the inputs up, then sites from the results down.
+    def key(sites: Numbers) -> Score:
+        return (*measure(sites), figures_of_run(problem, sites.tolist(), 0.0).nbytes)
 
-    What several steps read is shared out among them, so that it is not counted once for each.
-    """
-    held, count = len(problem.held), len(problem.tasks)
-    width = len(problem.sites)
-    share = np.array([max(1, len(users)) for users in problem.users], dtype=float)
-    arrive = np.empty((held + count, width))
-    arrive[:held] = problem.held_seconds + price * problem.held_bytes
-    arrive[:held] /= share[:held, None]
-    moves = problem.move_seconds + price * problem.move_bytes
-    produce = np.where(problem.within, problem.seconds, np.inf)
-    for task, items in enumerate(problem.inputs):
-        if len(items) == 1:
-            produce[task] += arrive[items[0]]
-        elif items:
-            produce[task] += arrive[list(items)].sum(axis=0)
-        arrive[held + task] = (moves[task] + produce[task][:, None]).min(axis=0) / share[
-            held + task
-        ]
-    sites = np.zeros(count, dtype=np.intp)
-    delivered = {item - held for item in problem.deliver if item >= held and problem.client >= 0}
-    for task in range(count - 1, -1, -1):
-        users = problem.users[held + task]
-        targets = {int(sites[user]) for user in users}
-        if task in delivered:
-            targets.add(problem.client)
-        cost = produce[task]
-        if targets:
-            cost = cost + moves[task][:, sorted(targets)].sum(axis=1)
-        sites[task] = _first_least(cost)
-    return sites
-
-
-def _first_least(cost: Floats) -> int:
-    """Position of the least value; nearly equal ones count as equal, the first wins."""
-    values = cost.tolist()
-    least = min(values)
-    bound = least + _NEGLIGIBLE * (1 + abs(least))
-    return next(site for site, value in enumerate(values) if value <= bound)
-
-
-def _baselines(problem: Problem) -> dict[str, Numbers]:
-    """The simple choices: everything at one site as far as allowed, and greedy locality."""
-    locality = _locality(problem)
-    found = {"greedy locality": locality}
-    for site, name in enumerate(problem.sites):
-        allowed = problem.within[:, site]
-        if allowed.any():
-            found[f"everything at {name}"] = np.where(allowed, site, locality)
-    return found
-
-
-def _locality(problem: Problem) -> Numbers:
-    """Each step at the allowed site where most bytes of its input lie."""
-    held = len(problem.held)
-    width = len(problem.sites)
-    largest = problem.held_bytes.max(axis=1, initial=0.0)
-    there = np.where(problem.held_source == np.arange(width), largest[:, None] + 1.0, 0.0)
-    sites = np.zeros(len(problem.tasks), dtype=np.intp)
-    for task, items in enumerate(problem.inputs):
-        bytes_at = np.zeros(width)
-        for item in items:
-            if item < held:
-                bytes_at += there[item]
-            else:
-                bytes_at[sites[item - held]] += problem.nbytes[item - held] + 1.0
-        sites[task] = _first_least(np.where(problem.within[task], -bytes_at, np.inf))
-    return sites
-
-
-# --- improvement ----------------------------------------------------------------------------------
-
-
-def _score_by_run(problem: Problem, price: float) -> Callable[[Numbers], float]:
-    def score(sites: Numbers) -> float:
-        chosen = [int(site) for site in sites]
-        return simulate(problem, chosen).seconds + price * bytes_moved(problem, chosen)
-
-    return score
-
-
-def _score_by_sum(problem: Problem, price: float) -> Callable[[Numbers], float]:
-    held = problem.held_seconds + price * problem.held_bytes
-    moves = problem.move_seconds + price * problem.move_bytes
-
-    def score(sites: Numbers) -> float:
-        tally = Tally(problem, sites)
-        return tally.work() + tally.total(held, moves)
-
-    return score
-
-
-def _moves(problem: Problem, sites: Numbers, free: Bools, price: float) -> Floats:
-    """What each single move changes about the sum; endless where it may not be made."""
-    held = problem.held_seconds + price * problem.held_bytes
-    moves = problem.move_seconds + price * problem.move_bytes
-    tally = Tally(problem, sites)
-    changes = tally.work_changes() + tally.changes(held, moves)
-    changes[~problem.within] = np.inf
-    changes[~free] = np.inf
-    changes[np.arange(len(sites)), sites] = np.inf
-    return changes
-
-
-def _descend(problem: Problem, sites: Numbers, free: Bools, price: float) -> Numbers:
-    """Best single moves on the sum, several at once where they do not touch; few rounds."""
-    sites = sites.copy()
-    score = _score_by_sum(problem, price)
-    best = score(sites)
-    for _ in range(12):
-        changes = _moves(problem, sites, free, price)
-        to = changes.argmin(axis=1)
-        gain = changes[np.arange(len(sites)), to]
-        order = [int(t) for t in np.argsort(gain, kind="stable") if gain[t] < -_NEGLIGIBLE]
-        if not order:
-            break
-        trial, touched = sites.copy(), set[int]()
-        for task in order:
-            near = _neighbours(problem, task)
-            if touched.isdisjoint(near):
-                trial[task] = to[task]
-                touched |= near
-        value = score(trial)
-        if value >= best - _NEGLIGIBLE:  # moves met at a shared item: the best one alone
-            trial = sites.copy()
-            trial[order[0]] = to[order[0]]
-            value = score(trial)
-            if value >= best - _NEGLIGIBLE:
-                break
-        sites, best = trial, value
-    return sites
-
-
-def _neighbours(problem: Problem, task: int) -> set[int]:
-    """Items whose movement depends on where a step is."""
-    return {*problem.inputs[task], len(problem.held) + task}
-
-
-def _improve(
-    problem: Problem,
-    sites: Numbers,
-    free: Bools,
-    score: Callable[[Numbers], float],
-    price: float,
-) -> Numbers:
-    """Single moves on the simulated run, the most promising first, as long as the budget lasts."""
-    sites, best = sites.copy(), score(sites)
-    runs = min(SIMULATED_RUNS, SIMULATED_WORK // max(1, len(sites)))
-    improved = True
-    while improved and runs > 0:
-        improved = False
-        changes = _moves(problem, sites, free, price)
-        for flat in np.argsort(changes, axis=None, kind="stable"):
-            task, site = divmod(int(flat), len(problem.sites))
-            if runs <= 0 or not np.isfinite(changes[task, site]):
-                break
-            trial = sites.copy()
-            trial[task] = site
-            runs -= 1
-            value = score(trial)
-            if value < best - _NEGLIGIBLE * (1 + best):
-                sites, best, improved = trial, value, True
-                break
-    return sites
-
-
-# --- collectors -----------------------------------------------------------------------------------
-
-
-def _collect(problem: Problem, sites: Numbers, rule: Rule, chance: random.Random) -> Numbers:
-    """Each combining step where the rule wants it, among the sites that it may run at."""
-    sites = sites.copy()
-    held = len(problem.held)
-    for task in problem.collectors:
-        width = len(problem.sites)
-        partial = np.zeros(width)
-        for item in problem.inputs[task]:
-            if item >= held:
-                partial[sites[item - held]] += problem.nbytes[item - held]
-            else:
-                partial += np.where(
-                    problem.held_bytes[item] == 0, problem.held_bytes[item].max(), 0
-                )
-        inputs = (problem.input_bytes or {}).get(task, np.zeros(width))
-        allowed = [int(site) for site in np.flatnonzero(problem.within[task])]
-        if rule == "random":
-            holders = [site for site in allowed if partial[site] > 0] or allowed
-            sites[task] = chance.choice(sorted(holders, key=lambda site: problem.sites[site]))
+    best, method, least_key = found.sites, found.method, key(found.sites)
+    met = {found.sites.tobytes()}
+    for name, proposed in proposals(problem, exchange=min(1.0, worth * 1e6), per_byte=worth):
+        sites = proposed.astype(np.intp)
+        if problem.collectors:
+            sites = collect(problem, sites, rule, random.Random(seed))
+        if sites.tobytes() in met:
             continue
-        if rule == "largest-input":
-            order = [(-inputs[site], -partial[site]) for site in range(width)]
-        elif rule == "largest-intermediate":
-            order = [(-partial[site], -inputs[site]) for site in range(width)]
-        else:
-            order = [
-                (_in_and_out(problem, sites, task, site), -inputs[site]) for site in range(width)
-            ]
-        sites[task] = min(allowed, key=lambda site: (*order[site], site))
-    return sites
-
-
-def _in_and_out(problem: Problem, sites: Numbers, task: int, site: int) -> float:
-    """Bytes that move if a step is at ``site``: its inputs, and its result to where it must go.
-
-    A reader of nothing but this result comes along for free and is not counted.
-    """
-    held = len(problem.held)
-    chosen = sites.tolist()
-    chosen[task] = site
-    nbytes = sum(problem.arrival(item, chosen, site)[1] for item in problem.inputs[task])
-    targets = {
-        chosen[user]
-        for user in problem.users[held + task]
-        if len(problem.inputs[user]) > 1 or not problem.within[user, site]
-    }
-    if held + task in problem.deliver and problem.client >= 0:
-        targets.add(problem.client)
-    return nbytes + float(problem.nbytes[task]) * len(targets - {site})
+        met.add(sites.tobytes())
+        mine = key(sites)
+        if better(mine, least_key):
+            best, method, least_key = sites, name, mine
+    if best is not found.sites and len(problem.tasks) <= SIMULATED_STEPS:
+        best = improve(Prices(problem, guide), best, free, measure, _IMPROVING_RUNS)
+    return best, method

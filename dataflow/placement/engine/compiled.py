@@ -1,17 +1,21 @@
 """Compiled: which functions run as machine code, and when.
 
-The inner loops are written once, in plain Python over arrays. Where Numba is installed they are
-compiled, once per machine, and kept beside the sources; without it, or when :data:`PLAIN` is set
-before the loops are loaded, they run as they stand: the same plans, a hundred times slower, which
-nobody notices on a graph of a hundred steps.
+The inner loops are written once, in plain Python over arrays. Numba compiles each when it is first
+called, once per machine, and keeps the result beside the sources. Without Numba, when :data:`PLAIN`
+is set, or inside of :func:`plainly`, they run as they stand: the same plans, a hundred times
+slower, which nobody notices on a graph of twenty steps. Numba itself is not even imported then.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cached_property, update_wrapper
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 #: Environment variable that switches compiling off when it is 1.
@@ -19,26 +23,65 @@ VARIABLE = "DATAFLOW_PLACEMENT_PLAIN"
 #: Whether the loops run as plain Python, whatever is installed.
 PLAIN = os.environ.get(VARIABLE) == "1"
 
+_AS_IT_STANDS: ContextVar[bool] = ContextVar("placement loops as they stand", default=False)
 
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+
+class Loop:
+    """An inner loop: as it stands, and as machine code from its first call on."""
+
+    def __init__(self, function: FunctionType) -> None:
+        self.plain = function
+        update_wrapper(self, function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        run = self.plain if PLAIN or _AS_IT_STANDS.get() else self.fast
+        return run(*arguments)
+
+    @cached_property
+    def fast(self) -> Callable[..., Any]:
+        """The loop as machine code; as it stands where there is no Numba."""
+        try:
+            from numba import njit
+        except ImportError:  # the plain loops do the same
+            return self.plain
+        plain = self.plain
+        known = plain.__globals__
+        called = {name: known[name] for name in plain.__code__.co_names if name in known}
+        loops = {name: one.fast for name, one in called.items() if isinstance(one, Loop)}
+        # machine code calls machine code: what stands in the module decides at each call
+        function = FunctionType(plain.__code__, {**known, **loops}, plain.__name__)
+        found: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy")(function)
+        return found
+
+
+def kernel(function: Callable[..., Any]) -> Loop:
     """Compile an inner loop on first use and keep the result for other processes."""
-    if PLAIN:
-        return function
+    assert isinstance(function, FunctionType)
+    return Loop(function)
+
+
+def is_plain() -> bool:
+    """Whether a loop that is called now runs as it stands."""
+    return PLAIN or _AS_IT_STANDS.get()
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Run loops as they stand, in this context: for graphs that are done before Numba is loaded."""
+    token = _AS_IT_STANDS.set(True)
     try:
-        from numba import njit
-    except ImportError:  # the plain loops do the same
-        return function
-    compiled: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy")(function)
-    return compiled
+        yield
+    finally:
+        _AS_IT_STANDS.reset(token)
 
 
 def is_kept() -> bool:
     """Whether earlier processes have left compiled loops, of these sources, for this one."""
     if PLAIN:
         return True
-    try:
-        import numba  # noqa: F401
-    except ImportError:
+    from importlib.util import find_spec
+
+    if find_spec("numba") is None:
         return True
     here = Path(__file__).parent
     version = f"py{sys.version_info.major}{sys.version_info.minor}"

@@ -104,7 +104,7 @@ class _Race:
         self._clock = clock
         self._begun = clock() if clock else 0.0
         self._limit = effort
-        self._slow = _PLAIN if compiled.PLAIN else 1.0
+        self._slow = _PLAIN if compiled.is_plain() else 1.0
         far = max(0.0, math.log10(max(1, instance.steps) / 1000))  # memory gets slower with size
         self.played = _PLAYED * (1.0 + 1.3 * far) * instance.steps
         self.found: list[tuple[float, float, float, Choice, str]] = []
@@ -204,7 +204,7 @@ def place(
         raise ValueError(f"a budget is more than 0 seconds, not {budget:g}")
     exchange = exchange_rate(objective)
     effort = budget if budget is not None else max(LEAST_BUDGET, STEP_BUDGET * instance.steps)
-    if compiled.PLAIN and budget is None:
+    if compiled.is_plain() and budget is None:
         effort *= 10.0  # small graphs only, where nobody notices
     race = _Race(instance, exchange, effort * 0.8, clock)
     lists = Lists(instance)

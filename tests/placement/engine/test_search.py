@@ -147,12 +147,13 @@ from dataflow.placement.engine.climb import climb
 from dataflow.placement.engine.rivals import Lists
 from dataflow.placement.engine.cuts import least_bytes
 from dataflow.placement.engine.loads import refine
-assert ("numba" in sys.modules) != compiled.PLAIN
+assert "numba" not in sys.modules
 p = problem("montage", 24, 5, data=30.0)
 start = Lists(p).heft()
 found = climb(*p.graph, p.home_at, p.homes, start.site, start.order, 60, 0.02, 0.001, 0.1,
               p.total_bytes, np.array([5]))
 fewest = least_bytes(p, start.site, np.array([5]))
+assert ("numba" in sys.modules) != compiled.PLAIN
 print(found[0].tolist(), found[2] > 0, fewest.tolist())
 """
     results = [
