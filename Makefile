@@ -11,6 +11,9 @@ DEMO := $(READY)-demo
 DEV := $(READY)-dev
 DOCS := $(READY)-docs
 
+# Files of tests run two at a time, those on the test bed one after the other (tests/conftest.py).
+SIDE_BY_SIDE ?= -n 2
+
 # uv takes seconds where pip takes minutes; pip does when uv cannot be had.
 INSTALL = install() { \
 	[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet uv || true; \
@@ -38,7 +41,7 @@ lint: $(DEV) ## ruff, mypy and the import contracts alone
 	$(BIN)/lint-imports --no-logo
 
 pytest: $(DEV) ## pytest alone; choose with ARGS="tests/graph -k keys"
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 docs: $(DOCS) ## the documentation, into docs/_build/html; warnings are errors
 	$(BIN)/sphinx-build -W --keep-going --quiet -b html docs docs/_build/html

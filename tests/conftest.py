@@ -8,9 +8,11 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from dataflow.testing.bed import Bed, up
 from dataflow.testing.bed.state import lock
@@ -30,6 +32,19 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 #: What hosts of the test bed run: the Python of these tests, without their environment.
 PYTHON = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
+
+
+class FilesAndBed(LoadScopeScheduling):
+    """Side by side run files, since what a file sets up it shares; the bed is one for all."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "tests/bed" if file.startswith("tests/bed/") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesAndBed:
+    return FilesAndBed(config, log)
 
 
 @pytest.fixture(autouse=True)
