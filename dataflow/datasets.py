@@ -74,7 +74,8 @@ class Lineage:
     ``inputs`` are keys in the order of the operation's arguments; ``environment`` maps package
     names to versions at the site that ran it. ``origins`` are keys of the registered data that it
     was made of, through all steps; ``rows`` those of them whose rows it still carries, each with
-    the number of services, forced by its owner, that they have been through.
+    the number of services, forced by its owner, that they have been through. ``temporary``: an
+    owner does not let it be kept after the job.
     """
 
     operation: str
@@ -88,6 +89,7 @@ class Lineage:
     environment: Mapping[str, str] = field(default_factory=dict)
     origins: tuple[str, ...] = ()
     rows: Mapping[str, int] = field(default_factory=dict)
+    temporary: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 import zipfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ Id = Annotated[str, Path(min_length=1, max_length=200)]
 PIECE = 2**20
 LARGEST_ARCHIVE = 2**22
 LARGEST_PROBE = 2**26
+
+#: Seconds after which somebody who is still reading is asked again whether he may.
+ASKED_AGAIN_SECONDS = 1.0
 
 #: The job whose ledger the bytes belong to, and the site that they go to.
 JOB_HEADER, SITE_HEADER = "x-dataflow-job", "x-dataflow-site"
@@ -161,9 +165,15 @@ def _admitted(request: Request, own: Served, replica: str) -> Replica:
 
     Agents say for whom, and by which request, they read; users read for themselves.
     """
-    copy, asker = own.served_replica(replica), identity_of(request)
+    copy = own.served_replica(replica)
+    _let(request, own, copy)
+    return copy
+
+
+def _let(request: Request, own: Served, copy: Replica, *, again: bool = False) -> None:
+    asker = identity_of(request)
     if asker.role == "admin":
-        return copy
+        return
     words = {name: request.headers.get(name, "")[:_LONGEST_WORD] for name in _ERRAND}
     errand = Errand(
         job=words[JOB_HEADER],
@@ -171,8 +181,7 @@ def _admitted(request: Request, own: Served, replica: str) -> Replica:
         request=_request(request.headers.get(REQUEST_HEADER, "")),
         to=words[TO_HEADER] if asker.role == "site" else "",
     )
-    own.may_read(copy, errand, (asker.user,) if asker.role == "site" else ())
-    return copy
+    own.may_read(copy, errand, (asker.user,) if asker.role == "site" else (), again=again)
 
 
 def _request(header: str) -> Asked:
@@ -261,10 +270,16 @@ def _is_one_file(replica: Replica, local: LocalPath | None) -> bool:
 async def _metered(
     request: Request, own: Served, replica: Replica, pieces: Any
 ) -> AsyncIterator[bytes]:
-    """The pieces; what was really handed out is metered, however it ends."""
-    sent = 0
+    """The pieces; what was really handed out is metered, however it ends.
+
+    Whoever loses his right meanwhile gets no more of them: the connection is cut.
+    """
+    sent, asked = 0, time.monotonic()
     try:
         async for piece in pieces:
+            if time.monotonic() - asked > ASKED_AGAIN_SECONDS:
+                _let(request, own, replica, again=True)
+                asked = time.monotonic()
             yield bytes(piece)
             sent += len(piece)
     finally:

@@ -65,7 +65,9 @@ class Served(Protocol):
     def store_of(self, replica: Replica) -> Store | None:
         """The store by which it gets at a copy itself."""
 
-    def may_read(self, replica: Replica, errand: Errand, via: Sequence[str]) -> None:
+    def may_read(
+        self, replica: Replica, errand: Errand, via: Sequence[str], *, again: bool = False
+    ) -> None:
         """Let the bytes of a copy go, by way of the sites that see them, or raise NotGranted."""
 
     def agreements(self) -> list[Agreement]: ...

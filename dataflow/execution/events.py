@@ -55,7 +55,8 @@ class SegmentOrder:
     the shapes of absent arguments; ``seconds`` and ``memory`` (bytes) what the plan expects of a step. Every key in ``outputs`` is stored; those in ``results`` are
     what the user asked for, and get the ``tags``. The code of each step must have been handed over
     before. ``origins`` and ``rows`` say for each step what its result is made of, and whose rows it
-    carries (see :class:`~dataflow.datasets.Lineage`); the site writes them itself.
+    carries (see :class:`~dataflow.datasets.Lineage`), ``temporary`` which results may not be kept;
+    the site writes them itself.
     """
 
     id: str
@@ -76,6 +77,7 @@ class SegmentOrder:
     request: Request = field(default_factory=Request)
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    temporary: tuple[str, ...] = ()
     type: Literal["segment"] = "segment"
 
 

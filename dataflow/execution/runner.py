@@ -18,6 +18,7 @@ import structlog
 from dataflow.backends.base import Backend
 from dataflow.datasets import Replica
 from dataflow.errors import JobCancelled, JobError, PolicyError, SiteRefused, SiteUnreachable
+from dataflow.execution.clearing import clear, clear_attempts
 from dataflow.execution.code import CodeStore
 from dataflow.execution.events import (
     Broke,
@@ -204,6 +205,11 @@ class SiteRunner:
                 ended.append(id)
         return ended
 
+    async def clear(self, replica: Replica, store: Store) -> bool:
+        """Remove a copy that lost its right; see :func:`~dataflow.execution.clearing.clear`."""
+        assert self._own is not None
+        return await clear(replica, store, self._workplace, self._own.withdraw)
+
     @property
     def busy(self) -> bool:
         """Whether an order is being carried out."""
@@ -298,6 +304,8 @@ class SiteRunner:
             self._orders.pop(order.id, None)
         else:
             self._ended.append((self._clock(), order.id))
+        if running.revoked is not None and not self._closed:
+            self._workplace.later(clear_attempts(order, self._workplace))
         running.tell(last)
         events.info("order-ended", report=last.type, reports=len(running.reports))
 

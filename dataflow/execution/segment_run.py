@@ -425,6 +425,7 @@ class _Segment:
             environment=said.get("environment", {}),
             origins=order.origins.get(manifest.key, ()),
             rows=order.rows.get(manifest.key, {}),
+            temporary=manifest.key in order.temporary,
         )
         return dataset_of(
             manifest,

@@ -15,7 +15,7 @@ from dataflow.catalog.entries import replica_id
 from dataflow.catalog.records import Records
 from dataflow.datasets import Dataset, Replica
 from dataflow.errors import NotGranted, SiteRefused
-from dataflow.execution.events import Errand, Order, SegmentOrder
+from dataflow.execution.events import Errand, Order, ReleaseOrder, SegmentOrder
 from dataflow.graph.operation import Operation
 from dataflow.participant.audit import Audit
 from dataflow.policy.agreement import Asked, Denial
@@ -79,7 +79,7 @@ class Gate:
         """
         if not isinstance(order, SegmentOrder):
             return order
-        minded = self._minds()
+        minded = self.minds
         try:
             for key, replica in order.inputs.items():
                 if minded:
@@ -100,10 +100,14 @@ class Gate:
 
         A milder change, another archetype say, lets it finish.
         """
-        if not isinstance(order, SegmentOrder) or not self._minds():
+        if isinstance(order, ReleaseOrder) or not self.minds:
             return None
         asked = Asked(user=order.user, type=order.request.type, purpose=order.request.purpose)
-        keys = {key for known in order.origins.values() for key in known}
+        if isinstance(order, SegmentOrder):
+            keys = {key for known in order.origins.values() for key in known}
+        else:
+            rows, origins = _carried(order.key, self._known(order.key))
+            keys = {*rows, *origins}
         for key in keys:
             denial = self._denied(key, asked)
             if denial is not None:
@@ -174,6 +178,25 @@ class Gate:
             order,
             origins={step.key: tuple(sorted(found[step.key])) for step in order.steps},
             rows={k: reading.carries for k, reading in readings.items() if reading.carries},
+            temporary=tuple(
+                step.key for step in order.steps if self._temporary(order, found[step.key])
+            ),
+        )
+
+    def _temporary(self, order: SegmentOrder, origins: Iterable[str]) -> bool:
+        """Whether an owner does not let a result of his data be kept after the job."""
+        request = order.request
+        asked = Asked(
+            user=order.user, type=request.type, purpose=request.purpose, time=self._clock()
+        )
+        if not self.minds:
+            return False
+        standings = (self._standing(key, asked) for key in origins)
+        return any(
+            found is not None
+            and found.grants
+            and not any(grant.relation.derived.keep for grant in found.grants)
+            for found in standings
         )
 
     def _inputs(
@@ -194,15 +217,20 @@ class Gate:
 
     # --- reads ----------------------------------------------------------------------------------
 
-    def read(self, replica: Replica, reader: Reader) -> None:
+    def read(self, replica: Replica, reader: Reader, *, again: bool = False) -> None:
         """Let somebody have the bytes of a copy at this site.
+
+        Parameters
+        ----------
+        again
+            He was let in before and is still reading: nothing is written down unless he has to stop.
 
         Raises
         ------
         NotGranted
             If an owner does not grant it.
         """
-        if not self._minds():
+        if not self.minds:
             return
         rows, origins = _carried(replica.key, self._known(replica.key))
         if not rows and not origins:
@@ -219,12 +247,12 @@ class Gate:
         if not rows:
             asked = Asked(user=reader.user, type=None, purpose=None, time=self._clock())
             minded |= self._check_result(replica, reader, origins, asked)
-        if minded:
+        if minded and not again:
             self._write(reader.user, "read", replica.key, "", reader.job, sites=reader.sites)
 
     def served(self, job: str, key: str, nbytes: int, to: str) -> None:
         """Write down bytes that were handed out."""
-        if self._minds():
+        if self.minds:
             self._audit.write(what="served", object=key, job=job, nbytes=nbytes, to=to)
 
     def _check_result(
@@ -265,7 +293,8 @@ class Gate:
 
     # --- what is known --------------------------------------------------------------------------
 
-    def _minds(self) -> bool:
+    @property
+    def minds(self) -> bool:
         """Whether anything has to be asked at all."""
         return self._steward or bool(self._records.agreements())
 

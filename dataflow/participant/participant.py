@@ -58,6 +58,7 @@ from dataflow.participant.learning import Learning
 from dataflow.participant.measuring import Measuring
 from dataflow.participant.opened import Opened
 from dataflow.participant.planner import Planner
+from dataflow.participant.revoking import Revoking
 from dataflow.participant.tidying import tidy_daily
 from dataflow.participant.ways import Ways
 from dataflow.placement.plan import Plan
@@ -71,9 +72,6 @@ log = structlog.get_logger(__name__)
 VISITOR = "visitor"
 #: An agent does nothing else for so long (s): what it imports would slow its first answers down.
 FIRST_ANSWERS_SECONDS = 0.25
-
-#: Seconds between two looks whether what runs here is still granted.
-RECHECK_SECONDS = 0.5
 
 
 class Participant:
@@ -195,6 +193,9 @@ class Participant:
             tag=self.tag,
         )
         self.coordinator = self._jobs.coordinator
+        self._revoking = Revoking(
+            self._runner, self.gate, self.records, self.opened.of, self.audit, clock
+        )
         self._background: set[asyncio.Task[None]] = set()
         self._started = False
 
@@ -231,7 +232,7 @@ class Participant:
         self.coordinator.start()
         if self._has_site:
             self._do(self._settle_in())
-            self._do(self._keep_agreements())
+            self._do(self._revoking.run())
             self._do(tidy_daily(self.stores, self.cache, self._clock))
         elif self.federation.views or any(p.ssh is not None for p in self.federation.peers):
             self._do(self._measuring.run())  # what is relayed goes over here
@@ -327,25 +328,19 @@ class Participant:
         agreeing.withdraw(self.records, self.audit, name, by)
         self._runner.recheck(self.gate.still)
 
-    async def _keep_agreements(self) -> None:
-        """End what no agreement carries any more: one was changed, here or elsewhere, or ran out."""
-        while True:
-            await asyncio.sleep(RECHECK_SECONDS)
-            try:
-                if self._runner.busy:
-                    self._runner.recheck(self.gate.still)
-            except Exception:  # asked again soon, and nothing new is let in without the gate
-                log.exception("agreements_not_rechecked", site=self.name)
-
-    def may_read(self, replica: Replica, errand: Errand, via: Sequence[str]) -> None:
+    def may_read(
+        self, replica: Replica, errand: Errand, via: Sequence[str], *, again: bool = False
+    ) -> None:
         """Let the bytes of a copy at this site go, by way of the sites that see them.
+
+        ``again``: they are on their way, and this asks whether they may still go.
 
         Raises
         ------
         NotGranted
             If an owner does not grant it.
         """
-        self.gate.read(replica, reader_of(errand, *via))
+        self.gate.read(replica, reader_of(errand, *via), again=again)
 
     # --- datasets -------------------------------------------------------------------------------
 

@@ -109,7 +109,7 @@ def grants(
 
 
 def _how_far(agreement: Agreement, relation: Relation, dataset: Dataset, asked: Asked) -> int:
-    if not _is_for(agreement, relation, asked.user):
+    if not is_for(agreement, relation, asked.user):
         return 0
     if asked.type is not None and not _has(relation.request_types, asked.type):
         return 1
@@ -117,7 +117,7 @@ def _how_far(agreement: Agreement, relation: Relation, dataset: Dataset, asked: 
         return 2
     if asked.purpose is not None and not _has(relation.purposes, asked.purpose):
         return 3
-    return 5 if _holds_at(relation, asked.time) else 4
+    return 5 if holds_at(relation, asked.time) else 4
 
 
 def _denial(
@@ -172,7 +172,7 @@ def as_seen_by(agreement: Agreement, user: str) -> Agreement:
     """What a user may know of an agreement: the relations that are for him, and no other names."""
     seen = []
     for relation in agreement.relations:
-        if not _is_for(agreement, relation, user):
+        if not is_for(agreement, relation, user):
             continue
         whom = (ANY,) if ANY in members(agreement, relation) else (user,)
         seen.append(replace(relation, users=whom, groups=()))
@@ -184,11 +184,13 @@ def clause(agreement: Agreement, relation: Relation) -> str:
     return f"{agreement.site}: agreement {agreement.name!r}, relation {relation.id!r}"
 
 
-def _is_for(agreement: Agreement, relation: Relation, user: str) -> bool:
+def is_for(agreement: Agreement, relation: Relation, user: str) -> bool:
+    """Whether a relation is for a user; it is for nobody without a name."""
     return bool(user) and not members(agreement, relation).isdisjoint((user, ANY))
 
 
-def _holds_at(relation: Relation, time: float) -> bool:
+def holds_at(relation: Relation, time: float) -> bool:
+    """Whether a relation is valid at a moment (seconds since the epoch)."""
     begun = relation.valid_from is None or time >= relation.valid_from
     return begun and (relation.valid_until is None or time < relation.valid_until)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from obstore.exceptions import AlreadyExistsError, BaseError
 
 from dataflow.errors import UnsafeStore
-from dataflow.storage.layout import Area
+from dataflow.storage.layout import Area, key_prefix
 from dataflow.storage.multipart import abort_below
 from dataflow.storage.open import Options, object_store
 from dataflow.storage.publish import delete_below, find_result, first_line, plain_errors
@@ -65,6 +65,33 @@ def collect_garbage(
             removed.extend(
                 abort_below(root, f"{area}/", known, options, silent_since=now - older_than)
             )
+    return tuple(removed)
+
+
+def discard_uncommitted(
+    root: str,
+    key: str,
+    *,
+    area: Area = "results",
+    credentials: Mapping[str, str] | None = None,
+    options: Options = (),
+) -> tuple[str, ...]:
+    """Delete all attempts at a key that are not committed; nobody may be writing it.
+
+    Returns
+    -------
+    tuple of str
+        Paths below the root that were removed.
+    """
+    with plain_errors(root):
+        store = object_store(root, credentials=credentials, options=options)
+        prefix = key_prefix(area, key)
+        removed = _uncommitted(root, store, prefix, area, credentials, options)
+        for attempt in removed:
+            delete_below(root, store, attempt)
+    known = tuple(sorted((credentials or {}).items()))
+    for attempt in removed:
+        abort_below(root, f"{attempt}/", known, options)
     return tuple(removed)
 
 

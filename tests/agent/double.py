@@ -109,7 +109,9 @@ class Double:
         self.errands: list[tuple[Errand, tuple[str, ...]]] = []
         self.audit = Audit(directory / "audit.jsonl", time.time)
 
-    def may_read(self, replica: Replica, errand: Errand, via: Sequence[str]) -> None:
+    def may_read(
+        self, replica: Replica, errand: Errand, via: Sequence[str], *, again: bool = False
+    ) -> None:
         self.errands.append((errand, tuple(via)))
 
     def agreements(self) -> list[Agreement]:

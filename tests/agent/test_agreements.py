@@ -112,7 +112,7 @@ def test_an_owner_that_refuses_is_heard(
 ) -> None:
     from dataflow.errors import NotGranted
 
-    def refuse(*_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise NotGranted({"uva": "no relation"})
 
     monkeypatch.setattr(agent.participant, "may_read", refuse)

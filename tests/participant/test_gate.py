@@ -361,3 +361,45 @@ def test_agreements_are_plain(vu: Vu) -> None:
     vu.agree(relation())
     (known,) = vu.records.agreements()
     assert isinstance(known, Agreement)
+
+
+def test_a_copy_under_way_ends_when_its_relation_is_gone(vu: Vu) -> None:
+    vu.agree(relation())
+    order = TransferOrder(
+        id="t1",
+        job="j1",
+        site="vu",
+        key=vu.dataset.key,
+        replica=vu.replica,
+        user=ANNA,
+        request=TTP,
+    )
+    assert vu.gate.still(order) is None
+    vu.agree(relation(users=("eve",)))
+    denied = vu.gate.still(order)
+    assert denied is not None
+    assert "no relation for user" in str(denied)
+
+
+def test_who_is_still_reading_is_not_written_down_again(vu: Vu) -> None:
+    vu.agree(relation(archetypes=("fetch",)), archetypes=("*",))
+    reader = Reader(
+        user=ANNA, request=Request(type="sqlDataRequest", archetypes={"vu": "fetch"}), job="j1"
+    )
+    vu.gate.read(vu.replica, reader)
+    before = len(vu.audit.entries())
+    vu.gate.read(vu.replica, reader, again=True)
+    assert len(vu.audit.entries()) == before
+    vu.agree()
+    with pytest.raises(NotGranted):
+        vu.gate.read(vu.replica, reader, again=True)
+    assert refused(vu)[-1]["what"] == "read"
+
+
+def test_results_that_may_not_be_kept_are_marked(vu: Vu) -> None:
+    vu.agree(relation(derived=Derived(keep=False)))
+    selected = query(vu.source)
+    graph = mean(selected)
+    order = vu.gate.order(vu.order(graph, temporary=("forged",)))
+    assert isinstance(order, SegmentOrder)
+    assert set(order.temporary) == {selected.key, graph.key}
