@@ -14,6 +14,7 @@ kind            record                  id
 ``tags``        `TagSet`                ``dataset key/user``: two users never share a record
 ``agreement``   `Agreement`             its name
 ``archetype``   `Archetype`             its name
+``operation``   `Operation`             name@version, of what is installed at a site
 =============== ======================= ======================================================
 
 Every record belongs to the site that wrote it; what it says about another site is hearsay and
@@ -29,6 +30,7 @@ from typing import Any, Literal
 from dataflow.agreements import Agreement, Archetype
 from dataflow.datasets import Dataset, Replica
 from dataflow.graph.keys import digest
+from dataflow.graph.operation import Operation
 from dataflow.sites import Link, Site
 from dataflow.stores import Store
 
@@ -44,6 +46,7 @@ Kind = Literal[
     "tags",
     "agreement",
     "archetype",
+    "operation",
 ]
 
 
@@ -129,6 +132,7 @@ TYPES: Mapping[str, type[Any] | None] = {
     "tags": TagSet,
     "agreement": Agreement,
     "archetype": Archetype,
+    "operation": Operation,
 }
 
 
@@ -182,4 +186,6 @@ def entry(record: Any) -> tuple[Kind, str, Any]:
             return "agreement", record.name, record
         case Archetype():
             return "archetype", record.name, record
+        case Operation():
+            return "operation", f"{record.name}@{record.version}", record
     raise TypeError(f"a {type(record).__name__} has no id of its own: use put(kind, id, record)")

@@ -21,7 +21,7 @@ from dataflow.datasets import Dataset, Replica
 from dataflow.sites import Link, Site, Topology
 from dataflow.stores import Store
 
-_POLICY = ("agreement", "archetype")
+_POLICY = ("agreement", "archetype", "operation")
 
 
 class Records(Log):

@@ -18,6 +18,7 @@ from dataflow.catalog import search as searching
 from dataflow.catalog.entries import Peer, TagSet, link_id
 from dataflow.datasets import Dataset, Replica
 from dataflow.errors import AmbiguousDataset, UnknownDataset
+from dataflow.graph.operation import Operation
 from dataflow.sites import Link, Site, Topology
 from dataflow.stores import Store
 
@@ -48,6 +49,8 @@ class Snapshot:
         What owners grant, as far as we may know of it.
     archetypes
         Site → archetypes that it defined itself.
+    operations
+        Site → operations that it has installed, as it runs them.
     """
 
     datasets: tuple[Dataset, ...] = ()
@@ -56,6 +59,7 @@ class Snapshot:
     tags: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
     agreements: tuple[Agreement, ...] = ()
     archetypes: Mapping[str, tuple[Archetype, ...]] = field(default_factory=dict)
+    operations: Mapping[str, tuple[Operation, ...]] = field(default_factory=dict)
 
     def resolve(self, name: str) -> Dataset:
         """The dataset that ``name`` means.
@@ -225,6 +229,9 @@ def assemble(
     archetypes: dict[str, list[Archetype]] = defaultdict(list)
     for writer, archetype in written.get("archetype", ()):
         archetypes[writer].append(archetype)
+    operations: dict[str, list[Operation]] = defaultdict(list)
+    for writer, operation in written.get("operation", ()):
+        operations[writer].append(operation)
     return Snapshot(
         datasets=tuple(sorted(datasets, key=searching.order)),
         replicas={
@@ -235,6 +242,7 @@ def assemble(
         tags=merge_tags(record for _, record in written.get("tags", ())),
         agreements=tuple(record for _, record in written.get("agreement", ())),
         archetypes={site: tuple(found) for site, found in archetypes.items()},
+        operations={site: tuple(found) for site, found in operations.items()},
     )
 
 

@@ -93,6 +93,11 @@ class Graph:
             raise GraphError(f"the graph has no result {unknown[0]!r}")
         return cls([terms[key] for key in outputs])
 
+    @property
+    def terms_by_key(self) -> Mapping[str, Term]:
+        """All datasets and steps by key, inputs before users."""
+        return self._order
+
     @cached_property
     def _order(self) -> Mapping[str, Term]:
         """All terms by key, inputs before users, in the order of first reading."""

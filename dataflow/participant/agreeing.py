@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from dataflow.agreements import Agreement, Archetype
 from dataflow.catalog.records import Records
 from dataflow.errors import PolicyError
+from dataflow.graph.operation import Operation
 from dataflow.participant.audit import Audit
 
 
@@ -28,6 +29,14 @@ def seed(
         kept = tuple(relation for relation in agreed if relation.origin == "agreed")
         records.add(replace(agreement, relations=(*agreement.relations, *kept)))
     records.add(*archetypes)
+
+
+def offer(records: Records, installed: Mapping[str, Operation]) -> None:
+    """Tell the others of the operations that are installed here, and of no others."""
+    for writer, known in records.written("operation"):
+        if writer == records.site and f"{known.name}@{known.version}" not in installed:
+            records.remove(known)
+    records.add(*installed.values())
 
 
 def put(records: Records, audit: Audit, agreement: Agreement, by: str) -> None:

@@ -241,7 +241,7 @@ class Gate:
         for right in _flat(self._rights(reader.user, reader.request, {replica.key: rows})):
             minded = True
             for site in reader.sites or ("",):
-                denial = right.goes_to(site)
+                denial = right.goes_to(site, rows[right.key])
                 if denial is not None:
                     self._refuse(reader, replica, denial.because)
         if not rows:

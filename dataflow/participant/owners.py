@@ -14,11 +14,13 @@ from dataflow.catalog.snapshot import Snapshot
 from dataflow.datasets import Dataset, Replica
 from dataflow.errors import NotGranted
 from dataflow.graph.graph import Graph
+from dataflow.graph.operation import Operation
 from dataflow.placement.plan import Plan
 from dataflow.policy.agreement import Asked
 from dataflow.policy.archetype import SHIPPED, Choice, Considered, Load, Wish, choose
 from dataflow.policy.check import Verdict
 from dataflow.policy.check import check as verdicts
+from dataflow.policy.forcing import Woven, weave
 from dataflow.policy.rights import Right, Rows, Standing, right_of, standing
 from dataflow.policy.scope import Scope
 
@@ -61,6 +63,8 @@ class Answer:
         Archetypes that were looked at; none if no owner minds.
     avoid
         Pairs of key and site whose copies may not be read.
+    forced
+        Services that owners have put in, with their clauses.
     """
 
     graph: Graph
@@ -69,6 +73,7 @@ class Answer:
     missing: Mapping[str, str] = field(default_factory=dict)
     considered: tuple[Considered, ...] = ()
     avoid: frozenset[tuple[str, str]] = frozenset()
+    forced: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -78,7 +83,7 @@ class Answer:
             for c in self.considered
         ]
         found += [f"{label} is left out: {why}" for label, why in self.missing.items()]
-        return tuple(found)
+        return (*found, *self.forced)
 
     def readable(
         self, replicas: Mapping[str, Sequence[Replica]]
@@ -164,14 +169,15 @@ def ask_owners(
     if not owners.standings:
         table = check(graph, {}, {})
         return Answer(graph=graph, request=request, verdicts=table, missing=missing)
-    choice, table = _chosen(graph, owners, asking, check, loads)
+    choice, woven, table = _chosen(graph, owners, asking, check, loads)
     return Answer(
-        graph=graph,
+        graph=woven.graph,
         request=Request(type=asking.type, purpose=asking.purpose, archetypes=choice.archetypes),
         verdicts=table,
         missing=missing,
         considered=choice.considered,
         avoid=owners.avoid,
+        forced=woven.notes,
     )
 
 
@@ -224,6 +230,11 @@ class _Owners:
                 found.append(here)
         granted = [one for one in found if one.denial is None]
         return ([] if free else granted or found), refused
+
+    @property
+    def operations(self) -> Mapping[str, Sequence[Operation]]:
+        """What each site has installed."""
+        return self._snapshot.operations
 
     def denied(self, key: str) -> str:
         """Why nobody grants a dataset; empty if somebody does, or nobody minds."""
@@ -303,14 +314,20 @@ def _chosen(
     asking: Asking,
     check: Check,
     loads: Mapping[str, Load] | None,
-) -> tuple[Choice, Table]:
+) -> tuple[Choice, Woven, Table]:
     allowed, known = owners.allowed(), owners.all_known()
-    tables: dict[str, Table] = {}
+    tables: dict[str, tuple[Woven, Table]] = {}
+
+    def checked(archetypes: Mapping[str, str]) -> tuple[Woven, Table]:
+        rights = owners.rights(archetypes)
+        woven = weave(graph, rights, owners.given, owners.operations)
+        return woven, check(woven.graph, rights, owners.given)
+
     impossible: dict[str, str] = {}
     for name in sorted(set().union(*allowed.values()) & set(known)):
         if all(name in words for words in allowed.values()):
-            tables[name] = check(graph, owners.rights(dict.fromkeys(allowed, name)), owners.given)
-            stuck = _stuck(graph, tables[name])
+            tables[name] = woven, table = checked(dict.fromkeys(allowed, name))
+            stuck = _stuck(woven.graph, table)
             if stuck:
                 impossible[name] = stuck
     others = [site for site in owners._trust if site not in allowed]
@@ -324,8 +341,8 @@ def _chosen(
         choice = choose(allowed, known, **how)  # type: ignore[arg-type]
     names = set(choice.archetypes.values())
     if len(names) == 1 and (name := names.pop()) in tables:
-        return choice, tables[name]
-    return choice, check(graph, owners.rights(choice.archetypes), owners.given)
+        return choice, *tables[name]
+    return choice, *checked(choice.archetypes)
 
 
 def _stuck(graph: Graph, table: Table) -> str:

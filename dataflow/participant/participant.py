@@ -128,10 +128,10 @@ class Participant:
             directory=self.state_dir / "workers",
             site=self.name,
         )
-        installed = install(federation.operations, self.code)
-        self.site = replace(self.site, operations=tuple(sorted(installed)))
+        self._installed = install(federation.operations, self.code)
+        self.site = replace(self.site, operations=tuple(sorted(self._installed)))
         self.audit = Audit(self.state_dir / AUDIT_FILE, clock)
-        self.gate = Gate(self.site, self.records, self.audit, clock, installed)
+        self.gate = Gate(self.site, self.records, self.audit, clock, self._installed)
         self._runner = SiteRunner(
             site=self.site,
             stores=lambda: self.opened.all,
@@ -215,6 +215,7 @@ class Participant:
         self.opened.publish()
         self.records.add(*self.federation.links)
         if self._has_site:
+            agreeing.offer(self.records, self._installed)
             agreeing.seed(self.records, self.federation.agreements, self.federation.archetypes)
         for peer in self.federation.peers:
             self.sync.join(peer.address, peer.credentials, peer.site)

@@ -206,9 +206,9 @@ def _rest_of(
     excluded |= dict.fromkeys(state.lost, "lost during this job")
     asking = asked_again(plan.request, state.user, now)
     answer = ask_owners(graph, snapshot, asking, scope=scope, excluded=excluded)
-    copies = answer.readable(_copies(state, snapshot, graph, excluded))
+    copies = answer.readable(_copies(state, snapshot, answer.graph, excluded))
     rest = make_plan(
-        graph,
+        answer.graph,
         topology=snapshot.topology,
         replicas=copies,
         verdicts=answer.verdicts,
@@ -222,7 +222,7 @@ def _rest_of(
     )
     whole = spread(
         rest,
-        _wanted(graph, snapshot, scope, answer.verdicts, excluded),
+        _wanted(answer.graph, snapshot, scope, answer.verdicts, excluded),
         topology=snapshot.topology,
         replicas=copies,
         measurements=measurements,

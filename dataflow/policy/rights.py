@@ -64,11 +64,14 @@ class Right:
             text = f"{grant.clause}: {service} must be applied to {who!r} first"
             return Denial("forced service", text)
         passes_on = operation.role == DATA_PROVIDER or operation.name in self.forced
-        return self._place(grant, site, passes_on)
+        return self._place(grant, site, passes_on, forced=applied < len(self.forced))
 
-    def _place(self, grant: Grant, site: str, passes_on: bool) -> Denial | None:
+    def _place(self, grant: Grant, site: str, passes_on: bool, *, forced: bool) -> Denial | None:
         assert self.archetype is not None
         name, computes = self.archetype.name, self.archetype.computes
+        if forced and site != self.site:
+            text = f"{grant.clause}: what is forced on {self.name!r} is done at {self.site}"
+            return Denial("forced service", text)
         if computes == "requester":
             return None
         if computes == "provider" or passes_on:
@@ -84,11 +87,20 @@ class Right:
         text = f"{grant.clause}: {site!r} is no permitted compute provider; permitted is {words}"
         return Denial("compute provider", text)
 
-    def goes_to(self, site: str) -> Denial | None:
-        """Why the rows themselves may not be sent to another site; ``None`` if they may."""
+    def goes_to(self, site: str, applied: int) -> Denial | None:
+        """Why the rows themselves may not be sent to another site; ``None`` if they may.
+
+        Parameters
+        ----------
+        applied
+            Forced services that they have been through.
+        """
         if self.denied is not None or self.archetype is None:
             return self.denied or Denial("archetype", f"{self.site}: no archetype is chosen")
         clause, name = self.grants[0].clause, self.archetype.name
+        if applied < len(self.forced):
+            text = f"{clause}: {self.forced[applied]} must be applied to {self.name!r} first"
+            return Denial("forced service", text)
         if self.hidden:
             columns = ", ".join(self.hidden)
             return Denial(
@@ -189,16 +201,25 @@ def follow(
     found: dict[str, Reading] = {}
     nothing: Rows = {}
     for step in steps:
-        reads: dict[str, int] = {}
-        for wanted in step.inputs:
-            rows = found[wanted].carries if wanted in found else given.get(wanted, nothing)
-            for key, applied in rows.items():
-                reads[key] = min(reads.get(key, applied), applied)
-        found[step.key] = Reading(reads, _passed_on(step.operation, reads, rights))
+        reads = least(
+            found[wanted].carries if wanted in found else given.get(wanted, nothing)
+            for wanted in step.inputs
+        )
+        found[step.key] = Reading(reads, passed_on(step.operation, reads, rights))
     return found
 
 
-def _passed_on(operation: Operation, reads: Rows, rights: Mapping[str, Sequence[Right]]) -> Rows:
+def least(inputs: Iterable[Rows]) -> Rows:
+    """Rows of several inputs together: what has been through least counts."""
+    reads: dict[str, int] = {}
+    for rows in inputs:
+        for key, applied in rows.items():
+            reads[key] = min(reads.get(key, applied), applied)
+    return reads
+
+
+def passed_on(operation: Operation, reads: Rows, rights: Mapping[str, Sequence[Right]]) -> Rows:
+    """Rows that an operation's result still carries."""
     if not reads:
         return reads
     carries: dict[str, int] = {}

@@ -162,12 +162,12 @@ def test_rows_of_stored_results_go_on_being_rows() -> None:
 
 
 def test_rows_themselves_go_only_where_they_may() -> None:
-    assert rights(C2D)[VU.key][0].goes_to("surf") is not None
+    assert rights(C2D)[VU.key][0].goes_to("surf", 0) is not None
     through = rights(TTP)[VU.key][0]
-    assert through.goes_to("surf") is None
-    assert through.goes_to("lab") is not None
+    assert through.goes_to("surf", 0) is None
+    assert through.goes_to("lab", 0) is not None
     hidden = rights(TTP, vu=agreement("vu", relation(hidden=("name",))))[VU.key][0]
-    denial = hidden.goes_to("surf")
+    denial = hidden.goes_to("surf", 0)
     assert denial is not None
     assert denial.rule == "hidden columns"
 

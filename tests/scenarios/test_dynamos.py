@@ -151,7 +151,10 @@ def _seen(session: Any, site: str) -> list[Relation]:
 
 
 def _terms(relations: Any) -> list[Any]:
-    return [(r.archetypes, r.datasets, r.request_types, r.compute_providers) for r in relations]
+    return [
+        (dict(r.forced), r.archetypes, r.datasets, r.request_types, r.compute_providers)
+        for r in relations
+    ]
 
 
 def audit(federation: Federation, site: str) -> list[dict[str, Any]]:
@@ -276,6 +279,23 @@ def test_dy06_one_steward_refuses(connect: Connect, agree: Any) -> None:
         anna.plan(graphs, request="sqlDataRequest", strict=True)
 
 
+def test_dy08_a_forced_service(universities: Federation, connect: Connect, agree: Any) -> None:
+    """Put in by the plan, and asked for again by the site when somebody leaves it out."""
+    forced = {"sqlDataRequest": ("sql-anonymize",)}
+    agree(agreement("vu", relation()))
+    anna = connect("anna")
+    graph = wages.rows(wages.query(anna["vu/wageGap"]), tag="dy08")
+    without = anna.plan(graph, request="sqlDataRequest")
+    agree(agreement("vu", relation(forced=forced)))
+    plan = anna.plan(graph, request="sqlDataRequest")
+    assert "sql-anonymize" in [step.label for step in plan.steps]
+    clause = "vu: agreement 'wages', relation 'anna'"
+    assert f"sql-anonymize was put in: {clause} forces it" in plan.notes
+    assert set(anna.submit(plan).result(60)["Gebdat"]) == {"1960"}
+    with pytest.raises(PolicyError, match="sql-anonymize must be applied to 'wageGap' first"):
+        anna.submit(without).result(60)
+
+
 def test_dy09_a_milder_change(connect: Connect, agree: Any) -> None:
     agree(agreement("vu", relation()))
     anna = connect("anna")
@@ -323,8 +343,12 @@ def test_dy10_revoked(
         while any(path for place in places for path in place.glob(f"*/{source.key}/COMMIT.json")):
             assert time.monotonic() - begun < 10, "rows lie on"
             time.sleep(0.1)
-        removed = [entry for entry in audit(universities, "vu") if entry["what"] == "removed"]
-        assert source.key in {entry["object"] for entry in removed}
+        limit = time.monotonic() + 10
+        while ("removed", source.key) not in {
+            (entry["what"], entry.get("object")) for entry in audit(universities, "vu")
+        }:
+            assert time.monotonic() < limit, "nobody wrote it down"
+            time.sleep(0.1)
         limit = time.monotonic() + 10
         while anna._participant.snapshot().replicas_of(source.key):
             assert time.monotonic() < limit, "the catalog still has them"
