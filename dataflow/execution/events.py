@@ -54,7 +54,8 @@ class SegmentOrder:
     ``inputs`` are replicas at the site, by key, and ``datasets`` says what they are; ``extents`` has
     the shapes of absent arguments; ``seconds`` and ``memory`` (bytes) what the plan expects of a step. Every key in ``outputs`` is stored; those in ``results`` are
     what the user asked for, and get the ``tags``. The code of each step must have been handed over
-    before. ``origins`` and ``rows`` say for each step what its result is made of, and whose rows it
+    before. ``originals`` are steps as the user built them of which some of ``steps`` are shares, and
+    how these were cut: they prove the keys, and nothing of them is run. ``origins`` and ``rows`` say for each step what its result is made of, and whose rows it
     carries (see :class:`~dataflow.datasets.Lineage`), ``temporary`` which results may not be kept;
     the site writes them itself.
     """
@@ -75,6 +76,7 @@ class SegmentOrder:
     seconds: Mapping[str, float] = field(default_factory=dict)
     memory: Mapping[str, int] = field(default_factory=dict)
     request: Request = field(default_factory=Request)
+    originals: tuple[Step, ...] = ()
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     temporary: tuple[str, ...] = ()

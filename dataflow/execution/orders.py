@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dataflow.datasets import Dataset, Replica
 from dataflow.execution.events import Order, ReleaseOrder, SegmentOrder, TransferOrder
 from dataflow.execution.state import JobState
 from dataflow.execution.units import attempt_wanted, copy_of, inputs_of
+from dataflow.graph.operation import Step
+from dataflow.placement.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,26 @@ def order_of(
         request=plan.request,
         seconds={key: plan.assignment_by_key[key].seconds for key in unit.steps},
         memory={key: plan.assignment_by_key[key].memory for key in unit.steps},
+        originals=originals_of(plan, steps),
     )
+
+
+def originals_of(plan: Plan, steps: Sequence[Step]) -> tuple[Step, ...]:
+    """What proves the keys of combined steps: what they are shares of, and how those were cut."""
+    shares = [step for step in steps if step.stage in ("combine", "merge")]
+    if not shares:
+        return ()
+    known = {step.key: step for step in plan.originals}
+    found: dict[str, Step] = {}
+    stack = [key for step in shares for key in (step.key, step.mother) if key in known]
+    while stack:
+        step = known[stack.pop()]
+        if step.key not in found:
+            found[step.key] = step
+            stack += [key for key in step.inputs if key in known]  # sums that were opened
+    named = {key for step in shares for key in step.inputs} - {step.key for step in steps}
+    cuts = [plan.step_by_key[key] for key in named if key in plan.step_by_key]
+    return (*found.values(), *sorted(cuts, key=lambda step: step.key))
 
 
 def _release(state: JobState, name: str, attempt: int) -> ReleaseOrder:

@@ -276,9 +276,10 @@ class SiteRunner:
 
     def _check(self, order: SegmentOrder) -> None:
         """Refuse steps that are not what they claim to be."""
-        together = {step.key: step for step in order.steps}
+        cut = {step.key: step for step in (*order.originals, *order.steps)}
+        originals = {step.key: step for step in order.originals if step.stage == "whole"}
         for step in order.steps:
-            if forged(step, together):
+            if forged(step, cut, originals):
                 raise SiteRefused(self.name, f"the key of {step.label!r} is not that of this step")
 
     async def _carry_out(self, running: _Running) -> None:

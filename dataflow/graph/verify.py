@@ -1,8 +1,9 @@
 """Whether a step has the key that it must have: a key says what a result is, so nobody may choose it.
 
 What a step says of itself is enough for most keys. The key of a ``combine`` is that of a step
-whose inputs it does not name, and cannot be told from the step; nor can that of a linear ``merge``
-whose parts are not at hand. Whether the code is that of the named version is asked nowhere here.
+whose inputs it does not name, and so is that of a linear ``merge`` whose parts are not at hand: these
+are told by the originals, the steps as the user built them (:mod:`dataflow.graph.shares`). Whether
+the code is that of the named version is asked nowhere here.
 """
 
 from __future__ import annotations
@@ -11,17 +12,24 @@ from collections.abc import Mapping, Sequence
 
 from dataflow.graph.keys import digest, step_key
 from dataflow.graph.operation import Step
+from dataflow.graph.shares import proven
 
 
-def forged(step: Step, others: Mapping[str, Step] | None = None) -> bool:
-    """Whether the key of a step is certainly not its own.
+def forged(
+    step: Step,
+    others: Mapping[str, Step] | None = None,
+    originals: Mapping[str, Step] | None = None,
+) -> bool:
+    """Whether the key of a step is not its own, as far as what came with it shows that it is.
 
     Parameters
     ----------
     step
         As it came.
     others
-        Steps by key that came with it, where its parts may be.
+        Steps by key that came with it, where its parts may be, and how they were cut.
+    originals
+        Steps by key as the user built them.
 
     Examples
     --------
@@ -37,10 +45,12 @@ def forged(step: Step, others: Mapping[str, Step] | None = None) -> bool:
     """
     match step.stage:
         case "combine":
-            return False
+            return not proven(step, originals or {}, others or {})
         case "merge":
             own = _of_merge(step, others or {})
-            return own is not None and step.key != own
+            if own is None:
+                return not proven(step, originals or {}, others or {})
+            return step.key != own
         case "part" if step.absent:
             return step.mother != _of_mother(step) or step.key != digest(
                 ["part", step.mother, list(step.parts)]

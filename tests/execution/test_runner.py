@@ -40,6 +40,7 @@ from dataflow.errors import (
     WorkerLost,
 )
 from dataflow.execution.events import Crossed, Ended, Errand, Stored, TransferOrder
+from dataflow.execution.orders import originals_of
 from dataflow.execution.runner import SiteRunner
 from dataflow.graph.graph import Graph
 from dataflow.graph.operation import Step, operation, shell
@@ -817,14 +818,23 @@ def test_no_step_of_a_plan_is_taken_for_forged(world: World, reuse: bool) -> Non
     except PlacementError:
         assume(False)
     homes = {key: frozenset(r.site for r in found) for key, found in world.replicas.items()}
-    groups = [{key: plan.step_by_key[key] for key in part.steps} for part in plan.segments]
-    for steps in (*groups, dict(split(world.graph, homes).steps)):
-        for step in steps.values():
+    groups = [[plan.step_by_key[key] for key in part.steps] for part in plan.segments]
+    known = [(steps, originals_of(plan, steps)) for steps in groups]
+    apart = list(split(world.graph, homes).steps.values())
+    for steps, proof in (*known, (apart, tuple(world.graph.steps.values()))):
+        cut = {step.key: step for step in (*proof, *steps)}
+        originals = {step.key: step for step in proof if step.stage == "whole"}
+        for step in steps:
             event(f"{step.stage} {step.operation.kind}")
-            assert not forged(step, steps), step
-            if step.stage != "combine" and (step.stage, step.operation.kind) != ("merge", "linear"):
-                assert forged(replace(step, inputs=(*step.inputs[:-1], "another")), steps)
-                assert forged(replace(step, key="another"), steps)
+            assert not forged(step, cut, originals), step
+            for other in (
+                replace(step, inputs=(*step.inputs[:-1], "another")),
+                replace(step, inputs=(*step.inputs, *step.inputs[-1:])),
+                replace(step, key="another"),
+            ):
+                assert forged(other, cut, originals), other
+            if step.stage == "combine":
+                assert forged(step, cut), "without a proof it is nothing"
 
 
 @operation(kind="linear")
@@ -850,7 +860,7 @@ def test_the_keys_of_shares_are_checked(bench: Bench) -> None:
     for whole in (total(a, b, c, d), largest(a, b, c, d), total(2 * a - b), total(weighed(a, b))):
         steps, stages = shares(bench, whole)
         assert "combine" in stages
-        assert not any(forged(step, steps) for step in steps.values())
+        assert not any(forged(step, steps, whole.steps) for step in steps.values())
     for whole in (total(a, b, c, d), largest(a, b, c, d)):
         steps, stages = shares(bench, whole)
         for step in steps.values():
@@ -872,11 +882,31 @@ def test_the_keys_of_shares_are_checked(bench: Bench) -> None:
 
 
 def test_a_merge_of_parts_of_something_else_is_forged(bench: Bench) -> None:
-    steps, _ = shares(bench, total(*(bench.array([n, 1.0], name) for n, name in enumerate("abcd"))))
+    whole = total(*(bench.array([n, 1.0], name) for n, name in enumerate("abcd")))
+    steps, _ = shares(bench, whole)
     other = replace(total.operation, version="other")
     for merge in (step for step in steps.values() if step.stage == "merge"):
         assert forged(replace(merge, operation=other), steps)
-        assert not forged(merge), "its parts are not at hand"
+        assert forged(merge), "its parts are not at hand"
+        assert not forged(merge, originals=whole.steps)
+        assert forged(replace(merge, parts=(0, 1)), originals=whole.steps)
+
+
+def test_a_combined_result_is_not_that_of_another(tmp_path: Path, run: Run) -> None:
+    """The key of a combine is that of a step whose inputs it does not name."""
+    bench = Bench(tmp_path, NoBackend())
+    mine, theirs = (bench.array([n, 1.0], name) for n, name in enumerate("ab"))
+    victim = total(theirs, theirs)
+    order = bench.order(total(mine))
+    (step,) = order.steps
+    part = replace(step, stage="part", mother=victim.key, parts=(0,))
+    lie = replace(
+        part, key=victim.key, label="liar", inputs=(part.key,), slots=("*",), stage="combine"
+    )
+    forged_order = replace(order, steps=(part, lie), outputs=(victim.key,))
+    for originals in ((), tuple(victim.steps.values()), tuple(total(mine, mine).steps.values())):
+        with pytest.raises(SiteRefused, match="the key of 'liar'"):
+            run(bench.runner.start(replace(forged_order, originals=originals)))
 
 
 @pytest.mark.parametrize("kind", ["function", "command", "arithmetic"])
