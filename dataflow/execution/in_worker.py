@@ -19,7 +19,7 @@ from dataflow.errors import OperationFailed, StorageError, to_document
 from dataflow.execution.code import unpack
 from dataflow.execution.commands import Unwanted, run_command
 from dataflow.execution.failures import Failure, failure_of
-from dataflow.execution.inputs import Lying, opened, path_of
+from dataflow.execution.inputs import Lying, as_table, opened, path_of
 from dataflow.execution.programs import Program
 from dataflow.execution.stages import carried, evaluate, is_lazy
 from dataflow.execution.to_dask import BEGUN, Outcome, Work
@@ -28,6 +28,11 @@ from dataflow.storage.layout import READ_NBYTES
 from dataflow.storage.manifest import replica_of
 from dataflow.storage.read import open_data
 from dataflow.storage.results import find_result, write_result
+from dataflow.storage.scratch import drawing_into
+from dataflow.storage.tables import Batches
+
+#: Attribute of a function that says how it wants its inputs, and the one word that it knows.
+READS, TABLES = "reads", "tables"
 
 #: Up to so many Dask tasks there is nothing to gain from other workers, only a way to go.
 FEW = 6
@@ -91,9 +96,10 @@ def _run(
         )
     else:
         functions = _functions(work)
-        values = [_opened(source, lazy=step.operation.lazy, scratch=scratch) for source in given]
-        value = carried(evaluate(step, functions, values, work.extents))
-    if work.store or _is_files(value):
+        values = [_given(source, functions, step.operation.lazy, scratch) for source in given]
+        with drawing_into(scratch):
+            value = carried(evaluate(step, functions, values, work.extents))
+    if work.store or _is_files(value) or isinstance(value, Batches):
         return _stored(work, value)
     if work.keep:
         _must_travel(work, value)
@@ -114,7 +120,7 @@ def _stored(work: Work, value: Any) -> Outcome:
     )
     if not work.keep:
         return Outcome(manifest=manifest)
-    if not is_lazy(value) and not _is_files(value):
+    if not (is_lazy(value) or _is_files(value) or isinstance(value, Batches)):
         return Outcome(manifest=manifest, value=value)
     # Read from the store from now on, rather than computed again by whoever uses it.
     lying = Lying(
@@ -135,6 +141,13 @@ def _functions(work: Work) -> Functions:
 @functools.lru_cache(maxsize=256)
 def _unpacked(code: str, payload: bytes) -> Functions:
     return unpack(payload)
+
+
+def _given(source: Any, functions: Functions, lazy: bool, scratch: Callable[[], Path]) -> Any:
+    """What a function gets for an input; some open their tables themselves."""
+    if isinstance(source, Lying) and getattr(functions.function, READS, "") == TABLES:
+        return as_table(source, scratch)
+    return _opened(source, lazy=lazy, scratch=scratch)
 
 
 def _opened(source: Any, *, lazy: bool, scratch: Callable[[], Path]) -> Any:

@@ -64,6 +64,25 @@ def opened(
         raise UnreadableDataset(source.replica.url, reason) from error
 
 
+def as_table(source: Lying, scratch: Callable[[], Path]) -> Any:
+    """The same for functions that read tables as streams: what to open, not opened."""
+    from dataflow.storage.tabular import StoredTable
+
+    remote = local_path(source.replica.url) is None
+    files: tuple[Path, ...] = ()
+    if source.kind == "files":
+        files = tuple(
+            fetched(source, scratch()) if remote else opened(source, lazy=False, scratch=scratch)
+        )
+    return StoredTable(
+        replica=source.replica,
+        kind=source.kind,
+        credentials=source.credentials,
+        options=source.options,
+        paths=files,
+    )
+
+
 def path_of(source: Any, scratch: Callable[[], Path]) -> Path:
     """The local path of something that lies in a store."""
     assert isinstance(source, Lying), "what a command reads is always stored"

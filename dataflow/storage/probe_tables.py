@@ -9,6 +9,7 @@ import pandas as pd
 
 from dataflow.datasets import Variable
 from dataflow.errors import UnreadableDataset
+from dataflow.storage.dialect import separator_of
 from dataflow.storage.source import Source
 
 SAMPLE_ROWS = 1000
@@ -27,15 +28,17 @@ def csv(source: Source) -> tuple[Variable, ...]:
         head = file.read(2**16)
     if b"\0" in head:
         raise UnreadableDataset(source.url, "it is called .csv and holds binary data")
+    separator = separator_of(head)
     with source.file() as file:
-        sample = pd.read_csv(file, nrows=SAMPLE_ROWS)
+        sample = pd.read_csv(file, nrows=SAMPLE_ROWS, sep=separator)
     if not len(sample.columns):
         raise UnreadableDataset(source.url, "it has no header line")
     rows = 0
     with source.file() as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         # The parser counts: a quoted field may hold line breaks.
-        for piece in pd.read_csv(text, chunksize=PIECE_ROWS, usecols=[0], dtype=str):
+        reader = pd.read_csv(text, chunksize=PIECE_ROWS, usecols=[0], dtype=str, sep=separator)
+        for piece in reader:
             rows += len(piece)
     usage = sample.memory_usage(index=False, deep=True)
     return tuple(

@@ -20,6 +20,7 @@ from dataflow.datasets import Kind, Replica, Variable
 from dataflow.errors import UnreadableDataset
 from dataflow.storage import probe_arrays
 from dataflow.storage.arrays import has_mark, restored
+from dataflow.storage.dialect import separator_of
 from dataflow.storage.fingerprints import stored_files
 from dataflow.storage.layout import READ_NBYTES, stored_multiple
 from dataflow.storage.open import Options, fsspec_options
@@ -325,9 +326,11 @@ def _csv(source: Source, lazy: bool, nbytes: int) -> Any:
     import pandas as pd
 
     remote = source.path is None and not source.url.startswith("s3://")
+    with source.file() as file:
+        separator = separator_of(file.read(2**16))
     if not lazy or remote:
         with source.file() as file:
-            frame = pd.read_csv(file)
+            frame = pd.read_csv(file, sep=separator)
         if not lazy:
             return frame
     import dask.dataframe as dd
@@ -340,6 +343,7 @@ def _csv(source: Source, lazy: bool, nbytes: int) -> Any:
     return dd.read_csv(
         address,
         blocksize=nbytes,
+        sep=separator,
         storage_options=fsspec_options(source.url, source.credentials, source.options),
     )
 

@@ -85,7 +85,7 @@ def write_result(
     ----------
     value
         DataArray, Dataset, NumPy or Dask array, scalar, mapping of name to array; pandas or Dask
-        DataFrame, pandas Series; a path or a sequence of paths to files.
+        DataFrame, pandas Series, a stream of Arrow batches; a path or a sequence of paths to files.
     root
         URL of a results store.
     key, attempt
@@ -136,7 +136,7 @@ def normalised(value: Any) -> Any:
     StorageError
         If there is none.
     """
-    if isinstance(value, xr.DataArray | xr.Dataset | pd.DataFrame):
+    if isinstance(value, xr.DataArray | xr.Dataset | pd.DataFrame | tables.Batches):
         return value
     if isinstance(value, xr.Variable):
         return xr.DataArray(value)
@@ -245,7 +245,12 @@ def _write_table(
     tell: Progress,
 ) -> Manifest:
     parts: list[tables.Part] = []
-    if isinstance(frame, pd.DataFrame):
+    if isinstance(frame, tables.Batches):
+        for part in tables.write_batches(frame, attempt=place, part_nbytes=part_nbytes):
+            parts.append(part)
+            tell(sum(sum(part[2]) for part in parts), 0)
+        frame = frame.schema.empty_table().to_pandas()
+    elif isinstance(frame, pd.DataFrame):
         frame = frame.rename(columns=str)
         pieces = tables.parts_of(frame, part_nbytes)
         for number, piece in enumerate(pieces):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
 
 #: What a part reports: its file, its rows, the bytes of each column in memory.
 Part = tuple[FileEntry, int, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batches:
+    """A table that comes as a stream, to be stored as it comes: nobody ever holds all of it.
+
+    It can be read once. ``batches`` fit ``schema``.
+    """
+
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
 
 
 def write_part(
@@ -45,6 +57,33 @@ def write_part(
     del table, sink
     pa.default_memory_pool().release_unused()
     return entry, len(frame), tuple(int(n) for n in usage)
+
+
+def write_batches(stream: Batches, *, attempt: Attempt, part_nbytes: int) -> Iterator[Part]:
+    """Write a stream as parts of about ``part_nbytes``, at least one; tells of each."""
+    import pyarrow as pa
+
+    schema = stream.schema.remove_metadata()
+    pending: list[pa.RecordBatch] = []
+    size = number = 0
+    for batch in stream.batches:
+        pending.append(batch)
+        size += batch.nbytes
+        if size >= part_nbytes:
+            yield _write_table(pa.Table.from_batches(pending, schema), attempt, number)
+            pending, size, number = [], 0, number + 1
+    if pending or not number:
+        yield _write_table(pa.Table.from_batches(pending, schema), attempt, number)
+
+
+def _write_table(table: pa.Table, attempt: Attempt, number: int) -> Part:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, write_page_checksum=True)
+    entry = attempt.put(f"part-{number:06}.parquet", [memoryview(sink.getvalue()).cast("B")])
+    return entry, table.num_rows, tuple(int(column.nbytes) for column in table.columns)
 
 
 def tasks(attempt: Attempt, frame: Any) -> list[Any]:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 #: Name on PyPI → name on conda-forge, where they differ.
 CONDA_NAMES = {
     "dask": "dask-core",
+    "duckdb": "python-duckdb",
     "matplotlib": "matplotlib-base",
     "xxhash": "python-xxhash",
 }
