@@ -236,17 +236,26 @@ class ScopeError(PlacementError):
 
 
 class NoAllowedSite(PlacementError):
-    """No site may run an operation, and why each may not."""
+    """No site may run an operation, and why each may not.
+
+    ``changes`` are the fewest things that stand in the way of the request as a whole.
+    """
 
     kind = "no-allowed-site"
 
-    def __init__(self, operation: str, refusals: Mapping[str, str]) -> None:
-        self.operation, self.refusals = operation, dict(refusals)
-        super().__init__(operation, self.refusals)
+    def __init__(
+        self, operation: str, refusals: Mapping[str, str], changes: Sequence[str] = ()
+    ) -> None:
+        self.operation, self.refusals, self.changes = operation, dict(refusals), tuple(changes)
+        super().__init__(operation, self.refusals, *([self.changes] if changes else []))
 
     def __str__(self) -> str:
         why = "\n".join(f"  - {site}: {reason}" for site, reason in self.refusals.items())
-        return f"no site may run {self.operation!r}:\n{why or '  - there are no sites'}"
+        text = f"no site may run {self.operation!r}:\n{why or '  - there are no sites'}"
+        if not self.changes:
+            return text
+        least = "\n".join(f"  - {change}" for change in self.changes)
+        return f"{text}\nWhat you can do: the least that would have to be otherwise is\n{least}"
 
 
 class StorageError(DataflowError, OSError):

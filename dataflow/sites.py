@@ -51,6 +51,10 @@ class Site:
     stores_only
         There are stores and neither computers nor an agent: whoever opens the stores reads and
         writes there himself.
+    watts
+        Power of one worker at work.
+    egress
+        Money for each byte that leaves the site, in whatever unit the federation counts.
     """
 
     name: str
@@ -63,6 +67,8 @@ class Site:
     operations: tuple[str, ...] = ()
     credentials: str | None = None
     stores_only: bool = False
+    watts: float = 0.0
+    egress: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +76,7 @@ class Link:
     """A directed road between two sites: ``bandwidth`` in bytes/s, ``latency`` in seconds.
 
     ``via`` is the site that has to carry everything over, where neither end can ask the other.
+    ``egress`` is the price of a byte on this road, where that is not the one of the source.
     """
 
     source: str
@@ -79,6 +86,7 @@ class Link:
     origin: LinkOrigin = "declared"
     measured_at: float | None = None
     via: str = ""
+    egress: float | None = None
 
     def seconds(self, nbytes: float) -> float:
         """Time for one transfer of ``nbytes`` that has the link to itself."""

@@ -14,8 +14,10 @@ from dataflow.datasets import Extent, Replica
 from dataflow.graph.graph import Graph
 from dataflow.graph.keys import digest
 from dataflow.graph.operation import Step
+from dataflow.placement.aim import BALANCED, Aim
 from dataflow.placement.cost import PRICE, Tally, bytes_moved, simulate, transfers
 from dataflow.placement.facts import Facts, time_is_guessed
+from dataflow.placement.numbers import model_of
 from dataflow.placement.plan import Assignment, Candidate, Keep, Plan, Segment, Transfer
 from dataflow.placement.problem import Bools, Floats, Problem
 from dataflow.placement.segments import Cut, cut, duration
@@ -40,6 +42,7 @@ def assemble(
     result_at: str,
     keep: Keep,
     options: Mapping[str, Any],
+    aim: Aim = BALANCED,
     notes: Sequence[str] = (),
 ) -> Plan:
     """The plan that says in records what a solution says in numbers."""
@@ -83,6 +86,7 @@ def assemble(
         least=solution.least,
         money=solution.money,
         energy=solution.energy,
+        model=model_of(facts, aim),
     )
 
 
@@ -194,7 +198,8 @@ def _assignments(facts: Facts, solution: Solution) -> dict[str, Assignment]:
                 verdict = verdicts.get(name)
                 reason = "nothing is known of this site" if verdict is None else verdict.because
                 reason = reason or "it was decided that it runs elsewhere"
-                candidates.append(Candidate(site=name, allowed=False, because=reason))
+                rule = "" if verdict is None or verdict.allowed else verdict.rule
+                candidates.append(Candidate(site=name, allowed=False, because=reason, rule=rule))
         found[step.key] = Assignment(
             key=step.key,
             site=names[here],

@@ -1,66 +1,13 @@
-"""Explain: a plan as text and as HTML, and why one step runs where it does."""
+"""Explain: a plan as text and as HTML."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dataflow._html import Markup, block, disclosure, listing, plain_table, table
 from dataflow._quantities import format_bytes, format_seconds
-from dataflow.errors import PlacementError
 from dataflow.placement.plan import Assignment, Candidate, Plan, Transfer
 
 #: Rows of a table beyond these are counted, not shown.
 MOST_ROWS = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Why:
-    """Why a step runs where it does.
-
-    ``seconds`` and ``nbytes`` are those of the plan; each candidate has those of the plan with the
-    step at its site.
-    """
-
-    label: str
-    site: str
-    because: str
-    seconds: float
-    nbytes: int
-    candidates: tuple[Candidate, ...]
-
-    def __repr__(self) -> str:
-        return f"{self.label} at {self.site}: {self.because}\n" + plain_table(
-            ("site", "seconds", "moved", "because"), _rows(self.candidates)
-        )
-
-    def _repr_html_(self) -> str:
-        return block(
-            Markup(f"<p><b>{_b(self.label)}</b> at <b>{_b(self.site)}</b>: {_b(self.because)}</p>"),
-            _candidates(self.candidates),
-        ).text
-
-
-def why(plan: Plan, label: str) -> Why:
-    """Why the step with this label (or key) runs where it does.
-
-    Raises
-    ------
-    PlacementError
-        If the plan has no such step.
-    """
-    for step in plan.steps:
-        if label in (step.label, step.key):
-            assignment = plan.assignment_by_key[step.key]
-            return Why(
-                label=step.label,
-                site=assignment.site,
-                because=assignment.because,
-                seconds=plan.seconds,
-                nbytes=plan.nbytes,
-                candidates=assignment.candidates,
-            )
-    known = ", ".join(step.label for step in plan.steps[:20]) or "none"
-    raise PlacementError(f"the plan has no step {label!r}; it has {known}")
 
 
 def text(plan: Plan) -> str:
@@ -74,9 +21,22 @@ def text(plan: Plan) -> str:
     if plan.transfers:
         rows = [_transfer_row(plan, transfer) for transfer in plan.transfers[:MOST_ROWS]]
         lines += ["", plain_table(_TRANSFERS, rows), *_more(len(plan.transfers))]
+    if plan.least is not None:
+        lines += ["", bounds(plan)]
     if plan.notes:
         lines += ["", *(f"note: {note}" for note in plan.notes)]
     return "\n".join(lines)
+
+
+def bounds(plan: Plan) -> str:
+    """What no plan for these steps can beat, in one line."""
+    if plan.least is None:
+        return ""
+    best = "; by the objective none is better than this one" if plan.least.optimal else ""
+    return (
+        f"no plan for these steps ends before {format_seconds(plan.least.seconds)} or moves less "
+        f"than {format_bytes(plan.least.nbytes)}{best}"
+    )
 
 
 def html(plan: Plan) -> str:
@@ -87,7 +47,7 @@ def html(plan: Plan) -> str:
     rows = [
         (
             *_row(plan, a)[:4],
-            disclosure(a.because, _candidates(a.candidates)) if a.candidates else a.because,
+            disclosure(a.because, candidate_table(a.candidates)) if a.candidates else a.because,
         )
         for a in assignments
     ]
@@ -120,7 +80,8 @@ def html(plan: Plan) -> str:
     headline = repr(plan).strip("<>") + (
         f"; results end at {plan.result_at}" if plan.result_at else ""
     )
-    return block(Markup(f"<p>{_b(headline)}</p>"), Markup(draw(plan)), *folded).text
+    least = [Markup(f"<p><small>{_b(bounds(plan))}</small></p>")] if plan.least else []
+    return block(Markup(f"<p>{_b(headline)}</p>"), Markup(draw(plan)), *least, *folded).text
 
 
 _HEADER = ("operation", "site", "seconds", "memory", "because")
@@ -158,19 +119,21 @@ def _way(transfer: Transfer) -> str:
     return f"{transfer.target} reads the store" if transfer.direct else ""
 
 
-def _rows(candidates: tuple[Candidate, ...]) -> list[tuple[str, str, str, str]]:
+def candidate_rows(candidates: tuple[Candidate, ...]) -> list[tuple[str, str, str, str]]:
+    """A row per candidate: site, seconds, bytes, and why (not)."""
     return [
         (c.site, format_seconds(c.seconds), format_bytes(c.nbytes), c.because)
         if c.allowed
-        else (c.site, "-", "-", f"not allowed: {c.because}")
+        else (c.site, "-", "-", f"not allowed{f' ({c.rule})' if c.rule else ''}: {c.because}")
         for c in candidates
     ]
 
 
-def _candidates(candidates: tuple[Candidate, ...]) -> Markup:
+def candidate_table(candidates: tuple[Candidate, ...]) -> Markup:
+    """The same as a table for a page."""
     refused = [number for number, candidate in enumerate(candidates) if not candidate.allowed]
     header = ("site", "seconds", "moved", "because")
-    return table(header, _rows(candidates), numbers=(1, 2), faint=refused)
+    return table(header, candidate_rows(candidates), numbers=(1, 2), faint=refused)
 
 
 def _more(count: int) -> list[str]:

@@ -16,7 +16,9 @@ from dataflow.errors import NoAllowedSite, PlacementError
 from dataflow.graph.extents import UNKNOWN
 from dataflow.graph.graph import Graph
 from dataflow.graph.operation import Operation, Step
+from dataflow.placement.conflict import PINNED, UNHEARD, Row, least_change
 from dataflow.placement.measurements import GUESSED_FIXED, GUESSED_RATE, Measurements, identity
+from dataflow.placement.prices import prices_of
 from dataflow.placement.problem import Bools, Floats, Problem
 from dataflow.policy.check import AWAY, EXCLUDED, Verdict
 from dataflow.sites import Link, Topology
@@ -50,8 +52,9 @@ class Facts:
     """One question to the solver, and what its numbers stand for.
 
     ``steps`` are those that run, ``reused`` those whose stored result is read or asked for,
-    ``sizes`` bytes in memory by key, ``guessed`` the keys whose size nobody knows and ``untimed``
-    the operations that never ran anywhere.
+    ``sizes`` bytes in memory by key, ``fixed`` and ``per_byte`` (``T x S``) the seconds that steps
+    take, ``guessed`` the keys whose size nobody knows and ``untimed`` the operations that never ran
+    anywhere.
     """
 
     graph: Graph
@@ -62,6 +65,8 @@ class Facts:
     reused: tuple[str, ...]
     fetch: Sequence[Sequence[Replica]]
     sizes: Mapping[str, int]
+    fixed: Floats
+    per_byte: Floats
     guessed: tuple[str, ...]
     untimed: tuple[str, ...]
 
@@ -155,6 +160,7 @@ def pose(
     )
     collectors = tuple(i for i, step in enumerate(steps) if step.stage == "combine")
     allowed, within = _allowed(steps, world, verdicts, pinned or {})
+    egress, watts = prices_of(world.topology, world.names, world.roads)
     problem = Problem(
         sites=world.names,
         workers=tuple(max(1, world.topology.site_by_name[n].workers) for n in world.names),
@@ -184,6 +190,8 @@ def pose(
             task: _bytes_at(world, sizes, (made_of or {}).get(tasks[task], ()))
             for task in collectors
         },
+        egress=egress,
+        watts=watts,
     )
     guessed = tuple(key for key in tasks if graph.extents[key].guessed.startswith(UNKNOWN))
     return Facts(
@@ -195,6 +203,8 @@ def pose(
         reused=tuple(key for key in held if key in graph.steps),
         fetch=fetch,
         sizes=sizes,
+        fixed=fixed,
+        per_byte=per_byte,
         guessed=tuple(k for k in guessed if not _measured(graph.steps[k], world)),
         untimed=untimed,
     )
@@ -321,6 +331,7 @@ def _allowed(
     """
     known: dict[int, list[bool]] = {}
     rows, within = [], []
+    stuck: list[tuple[Step, Row]] = []
     for step in steps:
         verdict = verdicts[step.key]
         row = known.get(id(verdict))
@@ -337,22 +348,28 @@ def _allowed(
             narrow = [fine and n in local for fine, n in zip(row, world.names, strict=True)]
             narrow = narrow if any(narrow) else row
         if not any(narrow):
-            raise NoAllowedSite(step.label, _refusals(verdict, world, wanted))
+            stuck.append((step, _refusals(verdict, world, wanted)))
         rows.append(row)
         within.append(narrow)
+    if stuck:
+        step, refusals = stuck[0]
+        reasons = {site: because for site, (_, because) in refusals.items()}
+        least = least_change([row for _, row in stuck])
+        raise NoAllowedSite(step.label, reasons, [str(clause) for clause in least])
     shape = (len(steps), len(world.names))
     return np.array(rows, dtype=bool).reshape(shape), np.array(within, dtype=bool).reshape(shape)
 
 
-def _refusals(verdict: Mapping[str, Verdict], world: World, wanted: str | None) -> dict[str, str]:
+def _refusals(verdict: Mapping[str, Verdict], world: World, wanted: str | None) -> Row:
+    """Why each site may not run a step: rule and reason."""
     reasons = {}
     for name in (site.name for site in world.topology.sites):
         if name not in verdict:
-            reasons[name] = "nothing is known of this site"
+            reasons[name] = (UNHEARD, "nothing is known of this site")
         elif not verdict[name].allowed:
-            reasons[name] = verdict[name].because
+            reasons[name] = (verdict[name].rule, verdict[name].because)
         else:
-            reasons[name] = f"it has to run at {wanted}"
+            reasons[name] = (PINNED, f"it has to run at {wanted}")
     return reasons
 
 

@@ -11,8 +11,8 @@ from dataflow.graph.extents import UNKNOWN
 from dataflow.graph.graph import Graph
 from dataflow.graph.operation import Step
 from dataflow.graph.split import split, taken_apart
+from dataflow.placement.aim import BALANCED, Aim, better
 from dataflow.placement.assemble import assemble
-from dataflow.placement.cost import PRICE
 from dataflow.placement.facts import Facts, Replicas, Verdicts, World, pose, sizes_of, world
 from dataflow.placement.measurements import Measurements
 from dataflow.placement.plan import Keep, Plan
@@ -42,6 +42,7 @@ def make_plan(
     near: str = "",
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    aim: Aim = BALANCED,
 ) -> Plan:
     """A finished plan: site of every step, transfers, segments, price and reasons.
 
@@ -76,6 +77,8 @@ def make_plan(
         Site of the caller: preferred between equals. Default: the first name.
     options
         Kept in the plan, as a record of how it was asked for.
+    aim
+        What is to be least, and which limits are kept.
 
     Raises
     ------
@@ -96,7 +99,7 @@ def make_plan(
         near=near,
     )
     _within_reach(facts, result_at)
-    making = _Making(graph, facts, verdicts, result_at, keep, reuse, pinned or {}, rule, seed)
+    making = _Making(graph, facts, verdicts, result_at, keep, reuse, pinned or {}, rule, seed, aim)
     chosen, solution = making.best()
     return assemble(
         graph,
@@ -105,6 +108,7 @@ def make_plan(
         result_at=result_at,
         keep=keep,
         options={"rule": rule, "reuse": reuse, **(options or {})},
+        aim=aim,
     )
 
 
@@ -160,10 +164,11 @@ class _Making:
         pinned: Mapping[str, str],
         rule: Rule,
         seed: int,
+        aim: Aim,
     ) -> None:
         self.graph, self.world, self.verdicts = graph, facts, verdicts
         self.result_at, self.keep, self.reuse = result_at, keep, reuse
-        self.pinned, self.rule, self.seed = pinned, rule, seed
+        self.pinned, self.rule, self.seed, self.aim = pinned, rule, seed, aim
         self.sizes = sizes_of(graph, facts.measurements)
         self.homes = {
             key: frozenset(replica.site for replica in copies)
@@ -210,7 +215,7 @@ class _Making:
         """
         if any(self._goes_to_data(self.graph.steps[key]) for key in without):
             return other.nbytes < best.nbytes - 0.5
-        return other.seconds + PRICE * other.nbytes < best.seconds + PRICE * best.nbytes
+        return better(self.aim.score(other.figures), self.aim.score(best.figures))
 
     def _goes_to_data(self, step: Step) -> bool:
         return step.pieces or self.graph.extents[step.key].guessed.startswith(UNKNOWN)
@@ -230,7 +235,9 @@ class _Making:
             pinned=self.pinned,
             made_of={} if graph is self.graph else self.made_of,
         )
-        return facts, solve(facts.problem, rule=self.rule, seed=self.seed, quick=quick)
+        return facts, solve(
+            facts.problem, rule=self.rule, aim=self.aim, seed=self.seed, quick=quick
+        )
 
 
 def _sources_of(graph: Graph) -> dict[str, frozenset[str]]:

@@ -12,10 +12,12 @@ from dataflow._quantities import format_bytes, format_seconds
 from dataflow.agreements import Request
 from dataflow.datasets import Dataset, Extent, Replica
 from dataflow.graph.operation import Step
+from dataflow.placement.model import Model
 from dataflow.sites import Topology
 
 if TYPE_CHECKING:
-    from dataflow.placement.explain import Why
+    from dataflow.placement.compare import Difference
+    from dataflow.placement.why import Why
 
 Keep = Literal["results", "all"]
 
@@ -25,8 +27,8 @@ class Candidate:
     """One site an operation could run at, with its price; or the reason why it may not.
 
     ``seconds`` and ``nbytes`` are the cost of the whole plan with this step at this site and all
-    else as planned; both are 0 where it is not allowed. ``because`` is the rule that forbids it, or
-    the difference to the plan in words.
+    else as planned; both are 0 where it is not allowed. ``because`` is what forbids it, or the
+    difference to the plan in words; ``rule`` the name of the rule that forbids it.
     """
 
     site: str
@@ -34,6 +36,7 @@ class Candidate:
     because: str
     seconds: float = 0.0
     nbytes: int = 0
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +168,8 @@ class Plan:
         What no plan for these steps can beat; ``None`` in plans of earlier versions.
     money, energy
         Price of the transfers, by what sites and links ask for bytes, and joules of the workers.
+    model
+        The numbers that the plan was chosen by; ``None`` for large graphs.
     topology
         The world as it was read when the plan was made.
     keep
@@ -210,6 +215,7 @@ class Plan:
     least: Least | None = None
     money: float = 0.0
     energy: float = 0.0
+    model: Model | None = None
 
     @cached_property
     def step_by_key(self) -> Mapping[str, Step]:
@@ -256,7 +262,7 @@ class Plan:
         return self._labels[key]
 
     def why(self, label: str) -> Why:
-        """Why a step runs where it does: candidates, prices, reasons.
+        """Why a step runs where it does: candidates, prices, reasons, and what would change it.
 
         Parameters
         ----------
@@ -268,9 +274,21 @@ class Plan:
         PlacementError
             If the plan has no such step.
         """
-        from dataflow.placement.explain import why
+        from dataflow.placement.why import why
 
         return why(self, label)
+
+    def diff(self, old: Plan) -> Difference:
+        """What is otherwise in this plan than in an older one: steps, transfers, figures."""
+        from dataflow.placement.compare import difference
+
+        return difference(old, self)
+
+    def compare(self, other: Plan) -> Difference:
+        """Another plan for the same work beside this one: where, what moves, and how much more."""
+        from dataflow.placement.compare import difference
+
+        return difference(self, other)
 
     def table(self) -> str:
         """The plan as plain text, for terminals and logs."""

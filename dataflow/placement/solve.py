@@ -20,7 +20,7 @@ from typing import get_args
 import numpy as np
 
 from dataflow.errors import PlacementError
-from dataflow.placement.aim import BALANCED, Aim, Prices, better, figures_of_run
+from dataflow.placement.aim import BALANCED, Aim, Figures, Prices, better, figures_of_run
 from dataflow.placement.cost import PRICE, simulate
 from dataflow.placement.greedy import (
     SIMULATED_STEPS,
@@ -63,6 +63,13 @@ class Solution:
     money: float = 0.0
     energy: float = 0.0
     least: Least | None = None
+
+    @property
+    def figures(self) -> Figures:
+        """What it comes to."""
+        return Figures(
+            seconds=self.seconds, nbytes=self.nbytes, money=self.money, energy=self.energy
+        )
 
 
 def solve(
