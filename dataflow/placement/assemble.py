@@ -14,8 +14,8 @@ from dataflow.datasets import Extent, Replica
 from dataflow.graph.graph import Graph
 from dataflow.graph.keys import digest
 from dataflow.graph.operation import Step
-from dataflow.placement.aim import BALANCED, Aim
-from dataflow.placement.cost import PRICE, Tally, bytes_moved, simulate, transfers
+from dataflow.placement.aim import BALANCED, PRICE, Aim
+from dataflow.placement.cost import Tally, bytes_moved, simulate, transfers
 from dataflow.placement.facts import Facts, time_is_guessed
 from dataflow.placement.numbers import model_of
 from dataflow.placement.plan import Assignment, Candidate, Keep, Plan, Segment, Transfer

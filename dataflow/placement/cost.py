@@ -16,10 +16,6 @@ import numpy as np
 
 from dataflow.placement.problem import Floats, Numbers, Problem
 
-#: Seconds that a byte over a link costs apart from the time it takes: links are shared with
-#: others, so that moving data has to pay more than a little before it is done (10 ms per MB).
-PRICE = 1e-8
-
 
 @dataclass(frozen=True, slots=True)
 class Run:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dataflow.placement.aim import better, figures
+from dataflow.placement.aim import better
 from dataflow.placement.cost import transfers
+from dataflow.placement.figures import figures
 from dataflow.placement.model import Fact, Model
 
 #: A fact is thought of as up to so many times larger or smaller.

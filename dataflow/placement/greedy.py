@@ -20,8 +20,9 @@ from typing import Literal
 
 import numpy as np
 
-from dataflow.placement.aim import Aim, Prices, better, figures
+from dataflow.placement.aim import Aim, better
 from dataflow.placement.cost import Tally
+from dataflow.placement.figures import Prices, figures
 from dataflow.placement.problem import Bools, Floats, Numbers, Problem
 
 Rule = Literal["cheapest", "largest-input", "largest-intermediate", "random"]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from dataflow.placement.aim import BALANCED, Aim
-from dataflow.placement.problem import Problem
+
+if TYPE_CHECKING:
+    from dataflow.placement.problem import Problem
 
 #: Plans of more steps times sites than this are saved without their numbers.
 KEPT_NUMBERS = 2_000
@@ -72,6 +72,10 @@ class Model:
 
     def problem(self) -> Problem:
         """The arrays that the solver sees."""
+        import numpy as np  # not with the records: whoever only reads a plan does not wait for it
+
+        from dataflow.placement.problem import Problem
+
         width, steps, held = len(self.sites), len(self.tasks), len(self.held)
         bandwidth = np.array(self.bandwidth, dtype=float).reshape(width, width)
         np.fill_diagonal(bandwidth, inf)

@@ -16,7 +16,8 @@ from math import inf
 
 import numpy as np
 
-from dataflow.placement.aim import Aim, Measure, Prices, better, figures
+from dataflow.placement.aim import Aim, Measure, better
+from dataflow.placement.figures import Prices, figures
 from dataflow.placement.problem import Floats, Problem
 
 #: Up to this many steps the best choice is looked for, by at most so many tries.

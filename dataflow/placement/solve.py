@@ -20,8 +20,9 @@ from typing import get_args
 import numpy as np
 
 from dataflow.errors import PlacementError
-from dataflow.placement.aim import BALANCED, Aim, Figures, Prices, better, figures_of_run
-from dataflow.placement.cost import PRICE, simulate
+from dataflow.placement.aim import BALANCED, PRICE, Aim, Figures, better
+from dataflow.placement.cost import simulate
+from dataflow.placement.figures import Prices, figures_of_run
 from dataflow.placement.greedy import (
     SIMULATED_STEPS,
     Found,

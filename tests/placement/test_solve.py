@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.errors import PlacementError
-from dataflow.placement.aim import BALANCED, Prices, better
-from dataflow.placement.cost import PRICE, Tally, bytes_moved, simulate, transfers
+from dataflow.placement.aim import BALANCED, PRICE, better
+from dataflow.placement.cost import Tally, bytes_moved, simulate, transfers
+from dataflow.placement.figures import Prices
 from dataflow.placement.greedy import baselines, by_run, by_sum, greedy, program
 from dataflow.placement.problem import Problem
 from dataflow.placement.segments import cut, duration

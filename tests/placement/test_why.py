@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from dataflow import documents
 from dataflow.graph.graph import of_dataset
-from dataflow.placement.aim import aim_of, better, figures
+from dataflow.placement.aim import aim_of, better
+from dataflow.placement.figures import figures
 from dataflow.placement.flip import MOST_FACTOR, Flip, flips, value, wins
 from dataflow.placement.make import make_plan
 from dataflow.placement.measurements import Measurements, Pace, identity
