@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dataflow import errors
-from dataflow.agent.door import FAILED
+from dataflow.agent.door import BECAUSE, FAILED
 from dataflow.documents import adapter
 
 JSON = "application/json"
@@ -95,20 +95,23 @@ def status_of(error: errors.DataflowError) -> int:
 def install(app: FastAPI) -> None:
     """Make every error of ``app`` an error document."""
 
-    async def ours(_: Request, error: Exception) -> Response:
+    async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, errors.DataflowError)
+        request.scope[BECAUSE] = str(error)
         document = errors.to_document(error)
         return refusal(status_of(error), document["kind"], *document["args"])
 
-    async def malformed(_: Request, error: Exception) -> Response:
+    async def malformed(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         wrong = error.errors()
+        request.scope[BECAUSE] = str(wrong[0]["msg"])
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         path = ".".join(str(part) for part in wrong[0]["loc"])
         return refusal(400, errors.ConfigError.kind, wrong[0]["msg"] + more, "request", path)
 
-    async def http(_: Request, error: Exception) -> Response:
+    async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        request.scope[BECAUSE] = str(error.detail)
         answer = refusal(error.status_code, errors.DataflowError.kind, error.detail)
         answer.headers.update(error.headers or {})
         return answer

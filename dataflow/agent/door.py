@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from starlette.exceptions import HTTPException
@@ -17,9 +17,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dataflow.agent.auth import Authenticate, Identity
 from dataflow.errors import SiteRefused, to_document
+from dataflow.participant.audit import NOTED
+
+if TYPE_CHECKING:
+    from dataflow.agent.served import Served
 
 #: What anybody may ask: whether the agent is alive, and nothing about it.
 OPEN_PATHS = frozenset({"/v1/health"})
+
+#: Answers that say no to somebody; what is not there is asked for every day, and is none.
+REFUSED = frozenset({400, 401, 403, 413})
+#: In the scope of a request: it was refused all the same, whatever it was answered; and why.
+SUSPICIOUS, BECAUSE = "dataflow.suspicious", "dataflow.because"
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
@@ -59,14 +68,24 @@ class Door:
             return
         if scope["type"] != "http":
             raise RuntimeError("an agent speaks HTTP only")
-        send = self._counting(scope, send)
+        noted: list[str] = []
+        token = NOTED.set(noted)
+        try:
+            await self._admit(scope, receive, self._counting(scope, send, noted))
+        finally:
+            NOTED.reset(token)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = HTTPConnection(scope)
+        if ".." in scope["path"].split("/"):
+            scope[SUSPICIOUS] = True  # no client of ours writes that
         if scope["path"] not in OPEN_PATHS:
             try:
                 identity = await self._authenticate(request)
                 scope["dataflow.identity"] = identity
                 structlog.contextvars.bind_contextvars(user=identity.user)
             except SiteRefused as refusal:
+                scope[BECAUSE] = refusal.reason
                 await _answer(send, 401, to_document(refusal), ((b"www-authenticate", b"Bearer"),))
                 return
         declared = request.headers.get("content-length", "0")
@@ -76,15 +95,26 @@ class Door:
             return
         await self._pass(scope, _counted(receive, self._limit), send)
 
-    def _counting(self, scope: Scope, send: Send) -> Send:
+    def _counting(self, scope: Scope, send: Send, noted: list[str]) -> Send:
         async def counting(message: Message) -> None:
             if message["type"] == "http.response.start":
+                refused = message["status"] in REFUSED or SUSPICIOUS in scope
+                if refused and not noted:  # or the owner's gate has written it down already
+                    self._write_down(scope, message["status"])
                 # What it was called is the caller's word: nobody may fill our memory with names.
                 method = scope["method"] if scope["method"] in _METHODS else "OTHER"
                 self._answered[method, message["status"]] += 1
             await send(message)
 
         return counting
+
+    def _write_down(self, scope: Scope, status: int) -> None:
+        identity: Identity | None = scope.get("dataflow.identity")
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        path = scope["path"].encode("ascii", "backslashreplace").decode()
+        because = scope.get(BECAUSE, "") or str(status)
+        served: Served = scope["app"].state.participant
+        served.refused(identity.user if identity else "", f"{method} {path}", because)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = complete = False

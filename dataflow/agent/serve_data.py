@@ -21,7 +21,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from dataflow.agent.answers import record, refusal, refusals
-from dataflow.agent.door import identity_of
+from dataflow.agent.door import SUSPICIOUS, identity_of
 from dataflow.agent.ranges import Unsatisfiable, wanted
 from dataflow.agent.served import Own, Served
 from dataflow.agreements import Request as Asked
@@ -113,7 +113,9 @@ async def data(request: Request, own: Own, replica: Id, path: str) -> Response:
     try:
         store, name = await asyncio.to_thread(_object, own, copy, path)
         facts = await store.head_async(name)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if isinstance(error, Leaves):
+            request.scope[SUSPICIOUS] = True
         return refusal(404, UnknownDataset.kind, f"{replica}/{path}")
     size, tag = int(facts["size"]), facts["e_tag"] or ""
     headers = {
@@ -160,12 +162,20 @@ async def probe(
     return StreamingResponse(zeros(), 200, headers, _BINARY)
 
 
+class Leaves(FileNotFoundError):
+    """A path that leaves its replica: there is nothing for whoever asks, and it is written down."""
+
+
 def _admitted(request: Request, own: Served, replica: str) -> Replica:
     """The copy, if its owner lets whoever asks have its bytes.
 
     Agents say for whom, and by which request, they read; users read for themselves.
     """
-    copy = own.served_replica(replica)
+    try:
+        copy = own.served_replica(replica)
+    except UnknownDataset:
+        request.scope[SUSPICIOUS] = True
+        raise
     _let(request, own, copy)
     return copy
 
@@ -246,14 +256,14 @@ def _object(own: Served, replica: Replica, path: str) -> tuple[AnyStore, str]:
         If the path leaves the replica, by its text or through a symbolic link, or names nothing.
     """
     if any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in path.split("/")):
-        raise FileNotFoundError(path)
+        raise Leaves(path)
     local, root = local_path(replica.url), replica.url
     if _is_one_file(replica, local):
         root, name = split(replica.url)
         if path != name:
             raise FileNotFoundError(path)
     elif local is not None and not (local / path).resolve().is_relative_to(local.resolve()):
-        raise FileNotFoundError(path)
+        raise Leaves(path)
     access = _access(own, replica)
     store = object_store(root, credentials=access.credentials, options=access.options, mkdir=False)
     return store, path

@@ -70,6 +70,9 @@ class Served(Protocol):
     ) -> None:
         """Let the bytes of a copy go, by way of the sites that see them, or raise NotGranted."""
 
+    def refused(self, user: str, what: str, because: str) -> None:
+        """Write down what was said no to; ``user`` is empty for strangers."""
+
     def agreements(self) -> list[Agreement]: ...
     def agree(self, agreement: Agreement, by: str) -> None: ...
     def withdraw(self, name: str, by: str) -> None: ...

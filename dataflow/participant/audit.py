@@ -13,6 +13,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ FILE = "audit.jsonl"
 BEGINNING = "0" * 64
 #: No text of an entry is longer: what strangers send ends up here.
 LONGEST = 1000
+
+
+#: What was refused while one request was served, if somebody wants to know.
+NOTED: ContextVar[list[str] | None] = ContextVar("dataflow-audit-noted", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,9 @@ class Audit:
         **fields
             ``user``, ``asker``, ``what``, ``object``, ``allowed``, ``clause``, ``job``, ``nbytes`` …
         """
+        noted = NOTED.get()
+        if noted is not None and fields.get("allowed") is False:
+            noted.append(str(fields.get("what", "")))
         with self._lock:
             opened = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             try:

@@ -58,6 +58,7 @@ from dataflow.participant.learning import Learning
 from dataflow.participant.measuring import Measuring
 from dataflow.participant.opened import Opened
 from dataflow.participant.planner import Planner
+from dataflow.participant.refusals import Refusals
 from dataflow.participant.revoking import Revoking
 from dataflow.participant.tidying import tidy_daily
 from dataflow.participant.ways import Ways
@@ -131,6 +132,7 @@ class Participant:
         self._installed = install(federation.operations, self.code)
         self.site = replace(self.site, operations=tuple(sorted(self._installed)))
         self.audit = Audit(self.state_dir / AUDIT_FILE, clock)
+        self._refusals = Refusals(self.audit, clock)
         self.gate = Gate(self.site, self.records, self.audit, clock, self._installed)
         self._runner = SiteRunner(
             site=self.site,
@@ -302,6 +304,10 @@ class Participant:
             self._meter.entries(self.name),
             tuple(self._runner.tally.figures()),
         )
+
+    def refused(self, user: str, what: str, because: str) -> None:
+        """Write down what the agent said no to; ``user`` is empty for strangers."""
+        self._refusals.write(user, what, because)
 
     def busy(self) -> bool:
         """Whether a job or an order is under way here."""

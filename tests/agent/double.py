@@ -106,8 +106,12 @@ class Double:
         self.joined: list[tuple[str, str | None]] = []
         self.asked: list[tuple[str, str, str]] = []
         self.life: list[str] = []
+        self.refusals: list[tuple[str, str, str]] = []
         self.errands: list[tuple[Errand, tuple[str, ...]]] = []
         self.audit = Audit(directory / "audit.jsonl", time.time)
+
+    def refused(self, user: str, what: str, because: str) -> None:
+        self.refusals.append((user, what, because))
 
     def may_read(
         self, replica: Replica, errand: Errand, via: Sequence[str], *, again: bool = False
