@@ -53,8 +53,11 @@ class Site:
         writes there himself.
     watts
         Power of one worker at work.
-    egress
-        Money for each byte that leaves the site, in whatever unit the federation counts.
+    egress, egress_to
+        Money for each byte that leaves the site, in whatever unit the federation counts; and where
+        it goes to a site for which that is another amount, as sorted pairs.
+    walltime
+        Seconds that a worker lives at most; 0 if nothing ends it.
     """
 
     name: str
@@ -69,6 +72,8 @@ class Site:
     stores_only: bool = False
     watts: float = 0.0
     egress: float = 0.0
+    egress_to: tuple[tuple[str, float], ...] = ()
+    walltime: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +81,6 @@ class Link:
     """A directed road between two sites: ``bandwidth`` in bytes/s, ``latency`` in seconds.
 
     ``via`` is the site that has to carry everything over, where neither end can ask the other.
-    ``egress`` is the price of a byte on this road, where that is not the one of the source.
     """
 
     source: str
@@ -86,7 +90,6 @@ class Link:
     origin: LinkOrigin = "declared"
     measured_at: float | None = None
     via: str = ""
-    egress: float | None = None
 
     def seconds(self, nbytes: float) -> float:
         """Time for one transfer of ``nbytes`` that has the link to itself."""

@@ -54,6 +54,16 @@ def error(text: str) -> str:
 # --- what is read ------------------------------------------------------------------------------
 
 
+def test_prices_power_and_how_long_workers_live() -> None:
+    (site,) = parse_site_file(
+        "site: {name: cloud, watts: 15, egress: 0.09, egress_to: {uva: 0, amc: 0.02}}\n"
+        "backend: {kind: sge, sge: {queue: all.q, walltime: 1 h}}\n"
+    ).sites
+    assert (site.watts, site.egress, site.walltime) == (15.0, pytest.approx(0.09e-9), 3600.0)
+    assert dict(site.egress_to) == {"amc": pytest.approx(0.02e-9), "uva": 0.0}
+    assert "egress" in error("site: {name: cloud, egress: -1}")
+
+
 def test_a_scientists_file_has_eight_lines() -> None:
     assert len(EXAMPLES[0].strip().splitlines()) == 8
     assert parse_site_file(EXAMPLES[0], directory="/home/anna") == Federation(

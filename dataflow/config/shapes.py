@@ -95,6 +95,10 @@ Url = Annotated[str, AfterValidator(_url)]
 Options = Annotated[dict[str, str], AfterValidator(_options)]
 
 
+#: Bytes that a price in a site file is for.
+_PRICED_BYTES = 1e9
+
+
 class _Facts(Shape):
     name: Name
     workers: Annotated[int, Field(ge=0)] | None = None
@@ -102,6 +106,9 @@ class _Facts(Shape):
     memory: Bytes | None = None
     speed: Annotated[float, Field(gt=0)] = 1.0
     trust: Trust = "lab"
+    watts: Annotated[float, Field(ge=0)] = 0.0
+    egress: Annotated[float, Field(ge=0)] = 0.0
+    egress_to: dict[Name, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
     def record(
         self,
@@ -123,6 +130,9 @@ class _Facts(Shape):
             credentials=credentials,
             speed=self.speed,
             trust=self.trust,
+            watts=self.watts,
+            egress=self.egress / _PRICED_BYTES,
+            egress_to=tuple(sorted((to, p / _PRICED_BYTES) for to, p in self.egress_to.items())),
             **numbers,
         )
 

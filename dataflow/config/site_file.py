@@ -53,6 +53,9 @@ What holds:
   are told is the public address, of a proxy or tunnel in front of the agent.
 - ``backend`` says how workers are obtained: ``{kind: local}``; numbers of workers stand there
   or in ``site``.
+- ``watts`` of a site is the power of one worker at work, ``egress`` the price of a GB that leaves it, and
+  ``egress_to: {uva: 0}`` another price for what goes to one site; in any unit of money, the same at all
+  sites. Plans add them up, and can be made for them.
 - ``agreements`` says what owners of data at this site grant to whom, ``archetypes`` adds shapes
   of collaboration to those that are shipped, and ``site: {operations: ["package.module:name"]}``
   is all that a steward runs for others.
@@ -261,7 +264,9 @@ def _records(marked: Marked, document: shapes.SiteFile, directory: Path, file: s
     me = own.name if own else None
     sites: list[Site] = []
     if own is not None:
-        sites.append(own.record(fallback=backend))
+        settings = backend.settings() if backend else None
+        lives = getattr(settings, "walltime", None) or 0.0
+        sites.append(replace(own.record(fallback=backend), walltime=lives))
     sites += [
         replace(
             site.record(address=site.address, credentials=site.credentials),

@@ -12,6 +12,8 @@ from dataflow.errors import NoAllowedSite, PlacementError, PolicyError
 from dataflow.execution.state import JobState
 from dataflow.graph.graph import Graph, of_dataset
 from dataflow.participant.owners import Asking, ask_owners, asked_again, part_of
+from dataflow.placement.aim import Objective, aim_of
+from dataflow.placement.limits import keep_limits
 from dataflow.placement.make import graph_of, make_plan
 from dataflow.placement.measurements import Measurements
 from dataflow.placement.plan import Keep, Plan
@@ -44,6 +46,9 @@ def plan_graph(
     asking: Asking | None = None,
     loads: Mapping[str, Load] | None = None,
     partial: bool = False,
+    objective: Objective = "balanced",
+    deadline: float | None = None,
+    budget: float | None = None,
 ) -> Plan:
     """A plan for a graph in the world as the snapshot shows it.
 
@@ -57,6 +62,8 @@ def plan_graph(
         Site → its load, for the choice of the archetype.
     partial
         If a site is lost during the run, results that need it may be left out.
+    objective, deadline, budget
+        See :func:`dataflow.placement.aim.aim_of`.
 
     Raises
     ------
@@ -67,6 +74,7 @@ def plan_graph(
     PlacementError
         If no plan is possible.
     """
+    aim = aim_of(objective, deadline=deadline, budget=budget)
     scope, excluded, pinned = scope_of(scope), dict(excluded or {}), dict(pinned or {})
     _check_scope(graph, snapshot, scope, excluded, keep)
     _check_pinned(graph, snapshot, pinned)
@@ -91,14 +99,29 @@ def plan_graph(
             "excluded": excluded,
             "pinned": pinned,
             **({"partial": True} if partial else {}),
+            **_asked_for(objective, deadline, budget),
             **(told or {}),
         },
+        aim=aim,
     )
     wanted = _wanted(answer.graph, snapshot, scope, answer.verdicts, excluded)
     whole = spread(
         plan, wanted, topology=snapshot.topology, replicas=replicas, measurements=measurements
     )
-    return _open_roads(answer.written_into(whole))
+    return keep_limits(_open_roads(answer.written_into(whole)), aim)
+
+
+def _asked_for(
+    objective: Objective, deadline: float | None, budget: float | None
+) -> dict[str, Any]:
+    """What the options remember of an aim; nothing of the usual one."""
+    words: Any = None
+    if isinstance(objective, Mapping):
+        words = dict(objective)
+    elif objective != "balanced":
+        words = objective if isinstance(objective, str) else list(objective)
+    asked = {"objective": words, "deadline": deadline, "budget": budget}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def plan_move(
@@ -219,6 +242,8 @@ def _rest_of(
         pinned={step: site for step, site in pinned.items() if site not in excluded},
         near=near,
         options={**plan.options, "excluded": excluded},
+        # a deadline was for the whole: the rest goes on without, as well as it can
+        aim=aim_of(plan.options.get("objective") or "balanced"),
     )
     whole = spread(
         rest,

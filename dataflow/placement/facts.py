@@ -17,6 +17,7 @@ from dataflow.graph.extents import UNKNOWN
 from dataflow.graph.graph import Graph
 from dataflow.graph.operation import Operation, Step
 from dataflow.placement.conflict import PINNED, UNHEARD, Row, least_change
+from dataflow.placement.lifetimes import within_walltime
 from dataflow.placement.measurements import GUESSED_FIXED, GUESSED_RATE, Measurements, identity
 from dataflow.placement.prices import prices_of
 from dataflow.placement.problem import Bools, Floats, Problem
@@ -159,8 +160,16 @@ def pose(
         for k in (0, 1)
     )
     collectors = tuple(i for i, step in enumerate(steps) if step.stage == "combine")
+    seconds = fixed + per_byte * read[:, None]
+    verdicts = within_walltime(
+        verdicts,
+        steps,
+        seconds,
+        [world.topology.site_by_name[name] for name in world.names],
+        [not (_only_combines(step) or _never_run(step, world)) for step in steps],
+    )
     allowed, within = _allowed(steps, world, verdicts, pinned or {})
-    egress, watts = prices_of(world.topology, world.names, world.roads)
+    egress, watts = prices_of(world.topology, world.names)
     problem = Problem(
         sites=world.names,
         workers=tuple(max(1, world.topology.site_by_name[n].workers) for n in world.names),
@@ -180,7 +189,7 @@ def pose(
             dtype=float,
         ).reshape(len(held), len(where)),
         nbytes=np.array([sizes[key] for key in tasks], dtype=float),
-        seconds=fixed + per_byte * read[:, None],
+        seconds=seconds,
         allowed=allowed,
         within=within,
         deliver=tuple(number[key] for key in graph.outputs) if result_at else (),

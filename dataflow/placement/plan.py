@@ -303,7 +303,10 @@ class Plan:
         return (
             f"<Plan {_count(len(running), 'operation')} at {_count(sites, 'site')}, "
             + (f"{reused} reused, " if reused else "")
-            + f"{format_bytes(self.nbytes)} moved, {format_seconds(self.seconds)}>"
+            + f"{format_bytes(self.nbytes)} moved, {format_seconds(self.seconds)}"
+            + (f", costs {self.money:.4g}" if self.money else "")
+            + (f", {self.energy / 3.6e6:.3g} kWh" if self.energy else "")
+            + ">"
         )
 
     def _repr_html_(self) -> str:

@@ -13,6 +13,7 @@ from dataflow.datasets import Replica
 from dataflow.graph.keys import digest
 from dataflow.placement.measurements import Measurements
 from dataflow.placement.plan import Plan, Release, Transfer
+from dataflow.placement.prices import per_byte
 from dataflow.placement.way import way
 from dataflow.sites import Link, Topology
 
@@ -60,6 +61,7 @@ def spread(
         copies={**plan.copies, **{key: tuple(sites) for key, sites in wanted.items()}},
         seconds=plan.seconds + max((t.seconds for t in added), default=0.0),
         nbytes=plan.nbytes + sum(t.nbytes for t in added),
+        money=plan.money + sum(t.nbytes * per_byte(topology, t.source, t.target) for t in added),
     )
 
 

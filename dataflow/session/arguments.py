@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dataflow._quantities import parse_seconds
 from dataflow.errors import ConfigError, GraphError
 from dataflow.graph.graph import Graph, merge
 
@@ -36,6 +37,11 @@ def seconds(window: float) -> float:
     if isinstance(window, bool) or not isinstance(window, int | float) or not window > 0:
         raise ConfigError(f"window must be seconds, more than nothing, not {window!r}")
     return float(window)
+
+
+def deadline(given: float | str | None) -> float | None:
+    """Seconds from a number or from a text with a unit."""
+    return parse_seconds(given, "deadline") if isinstance(given, str) else given
 
 
 def reasons(without: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:

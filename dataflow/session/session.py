@@ -38,6 +38,7 @@ from dataflow.session.submitting import Payloads, submit
 from dataflow.sites import Site, Topology
 
 if TYPE_CHECKING:
+    from dataflow.placement.aim import Objective
     from dataflow.placement.solve import Rule
 
 #: Seconds that connecting waits for sites that do not answer.
@@ -280,6 +281,9 @@ class Session:
         mixed: bool = False,
         strict: bool = False,
         partial: bool = False,
+        objective: Objective = "balanced",
+        deadline: float | str | None = None,
+        budget: float | None = None,
     ) -> Plan:
         """Where each step of a graph would run, what would move, and what it would cost.
 
@@ -320,6 +324,13 @@ class Session:
             left out, and ``plan.missing`` says why.
         partial
             If a site is lost during the run, results that need it may be left out as well.
+        objective
+            What is to be least: ``"time"``, ``"bytes"``, ``"money"``, ``"energy"``; several in the
+            order in which they count; a mapping of them to weights (per second, byte, unit of
+            money, joule); or ``"balanced"``: seconds, and 10 ms for every MB over a link.
+        deadline, budget
+            Seconds (or a text: ``"10 min"``) that the run may take by prediction, and money that
+            its transfers may cost.
 
         Raises
         ------
@@ -343,6 +354,9 @@ class Session:
             keep=keep or self._settings.keep,
             rule=rule,
             partial=partial,
+            objective=objective,
+            deadline=arguments.deadline(deadline),
+            budget=budget,
             asking=Asking(
                 user=self.user,
                 type=request,

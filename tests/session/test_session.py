@@ -241,6 +241,13 @@ def test_clear_errors_before_anything_runs(session: flow.Session) -> None:
         session.plan(plus(run, number=1), scope={"plus": "mars"})
     with pytest.raises(PlacementError, match="no step, operation or role is called 'minus'"):
         session.plan(plus(run, number=1), scope={"minus": "local"})
+    with pytest.raises(PlacementError, match="objective: 'speed' is not known"):
+        session.plan(plus(run, number=1), objective="speed")
+    with pytest.raises(PlacementError, match="no plan ends within"):
+        session.plan(plus(run, number=31), deadline=1e-9)
+    aimed = session.plan(plus(run, number=1), objective=["money", "time"], deadline="10 min")
+    assert aimed.options["objective"] == ["money", "time"]
+    assert aimed.options["deadline"] == 600.0
     with pytest.raises(PlacementError, match="no step is called 'minus'"):
         session.plan(plus(run, number=1), pinned={"minus": "local"})
     with pytest.raises(PlacementError, match="mars"):
