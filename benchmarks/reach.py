@@ -24,19 +24,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import dataflow as flow
-from dataflow.testing.bed import Bed
+from dataflow.testing.bed import GRID_ENGINE, Bed
 from dataflow.testing.bed.commands import BedError
-
-GRID_ENGINE = {
-    "queue": "flow.q",
-    "interface": "eth0",
-    "scheduler_interface": "lan0",
-    "walltime": "10 min",
-    "idle": "2 s",
-    "look": "1 s",
-    "worth": "10 s",
-    "orphaned": "15 s",
-}
 
 
 @flow.operation(kind="opaque", lazy=False, output="scalar")
@@ -153,11 +142,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one round")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     arguments = parser.parse_args()
-    python = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
     try:
-        bed = Bed.current()
-        if bed.base != python:  # functions travel between interpreters of one version only
-            bed = Bed.ensure(python=python)
+        bed = Bed.of_this_python()
     except BedError as error:
         print(f"cannot run: {error}", file=sys.stderr)
         return 2

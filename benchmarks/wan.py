@@ -278,11 +278,8 @@ def main() -> int:
     )
     parser.add_argument("--only", choices=["plan", "transfers"])
     arguments = parser.parse_args()
-    python = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
     try:
-        bed = Bed.current()
-        if bed.base != python:  # functions travel between interpreters of one version only
-            bed = Bed.ensure(python=python)
+        bed = Bed.of_this_python()
     except BedError as error:
         print(f"cannot run: {error}", file=sys.stderr)
         return 2

@@ -236,20 +236,13 @@ class DirectSites(Sites):
 
 def to_s3(bed: Bed, folder: Path, nbytes: int, rounds: int) -> Iterator[dict[str, Any]]:
     """A copy of local files into a results store in S3, beside bare puts of the same files."""
-    import botocore.session
     import obstore
 
     from dataflow.datasets import Extent, Replica
     from dataflow.storage.open import object_store
     from dataflow.storage.transfer import StoreSource, copy
 
-    client = botocore.session.Session().create_client(
-        "s3",
-        region_name=bed.s3.region,
-        endpoint_url=bed.s3.endpoint,
-        aws_access_key_id=bed.s3.access_key,
-        aws_secret_access_key=bed.s3.secret_key,
-    )
+    client = bed.s3.client(seconds=60.0)
     bucket = f"wan-{uuid.uuid4().hex[:8]}"
     client.create_bucket(Bucket=bucket)
     options = (

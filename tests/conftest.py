@@ -87,9 +87,7 @@ def made_bed() -> Iterator[None]:
 def bed(made_bed: None) -> Iterator[Bed]:
     """The test bed, for this test alone, healthy before it and brought back after it."""
     with lock("use", seconds=240):
-        bed = Bed.current() if up.stands() else Bed.ensure(python=PYTHON)
-        if bed.base != PYTHON:  # another session's; what travels must be of one Python
-            bed = Bed.ensure(python=PYTHON)
+        bed = Bed.of_this_python() if up.stands() else Bed.ensure(python=PYTHON)
         bed.restore()
         yield bed
         bed.restore()

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import numpy as np
 import pytest
 import yaml
@@ -44,13 +43,7 @@ def doubled(x: Any) -> Any:
 
 @pytest.fixture
 def bucket(bed: Bed) -> Any:
-    client = botocore.session.Session().create_client(
-        "s3",
-        region_name=bed.s3.region,
-        endpoint_url=bed.s3.endpoint,
-        aws_access_key_id=bed.s3.access_key,
-        aws_secret_access_key=bed.s3.secret_key,
-    )
+    client = bed.s3.client()
     name = f"cloud-{uuid.uuid4().hex[:8]}"
     client.create_bucket(Bucket=name)
     return client, name
@@ -58,13 +51,7 @@ def bucket(bed: Bed) -> Any:
 
 @pytest.fixture
 def sites(bed: Bed, bucket: Any, tmp_path: Path) -> Iterator[Sites]:
-    store = {
-        "name": "bucket",
-        "site": "cloud",
-        "url": f"s3://{bucket[1]}/flow",
-        "credentials": "bucket",
-        "options": {"endpoint": bed.s3.endpoint, "region": bed.s3.region, "path_style": "true"},
-    }
+    store = bed.s3.declared(bucket[1], name="bucket", site="cloud")
     own = [
         {"name": "data", "url": "./data", "purpose": "data"},
         {"name": "results", "url": "./results"},

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import numpy as np
 import pytest
 import yaml
@@ -18,18 +17,7 @@ from bed_sites import Sites
 
 import dataflow as flow
 from dataflow.execution.view import LedgerEntry
-from dataflow.testing.bed import Bed
-
-GRID_ENGINE = {
-    "queue": "flow.q",
-    "interface": "eth0",
-    "scheduler_interface": "lan0",
-    "walltime": "10 min",
-    "idle": "2 s",
-    "look": "1 s",
-    "worth": "10 s",
-    "orphaned": "15 s",
-}
+from dataflow.testing.bed import GRID_ENGINE, Bed
 
 
 @flow.operation(kind="linear", output="same")
@@ -55,13 +43,7 @@ def sorted_rows(x: Any) -> Any:
 
 @pytest.fixture
 def bucket(bed: Bed) -> Any:
-    client = botocore.session.Session().create_client(
-        "s3",
-        region_name=bed.s3.region,
-        endpoint_url=bed.s3.endpoint,
-        aws_access_key_id=bed.s3.access_key,
-        aws_secret_access_key=bed.s3.secret_key,
-    )
+    client = bed.s3.client()
     name = f"results-{uuid.uuid4().hex[:8]}"
     client.create_bucket(Bucket=name)
     return client, name
@@ -70,12 +52,7 @@ def bucket(bed: Bed) -> Any:
 @pytest.fixture
 def sites(bed: Bed, bucket: Any, tmp_path: Path) -> Iterator[Sites]:
     backend = {"workers": 2, "memory": "500 MB", "sge": GRID_ENGINE}
-    s3 = {
-        "name": "results",
-        "url": f"s3://{bucket[1]}/flow",
-        "credentials": "bucket",
-        "options": {"endpoint": bed.s3.endpoint, "region": bed.s3.region, "path_style": "true"},
-    }
+    s3 = bed.s3.declared(bucket[1], name="results")
     data = {"name": "data", "url": "./data", "purpose": "data"}
     found = Sites(
         bed,

@@ -14,22 +14,7 @@ from dataflow.testing.bed import Bed, Rule
 
 @pytest.fixture
 def client(bed: Bed) -> Iterator[Any]:
-    import botocore.config
-    import botocore.session
-
-    client = botocore.session.get_session().create_client(
-        "s3",
-        endpoint_url=bed.s3.endpoint,
-        region_name=bed.s3.region,
-        aws_access_key_id=bed.s3.access_key,
-        aws_secret_access_key=bed.s3.secret_key,
-        config=botocore.config.Config(
-            retries={"max_attempts": 0},
-            connect_timeout=5,
-            read_timeout=5,
-            s3={"addressing_style": "path"},
-        ),
-    )
+    client = bed.s3.client(attempts=1)
     yield client
     client.close()
 

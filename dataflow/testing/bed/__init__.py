@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from dataflow.testing.bed.commands import BedError
     from dataflow.testing.bed.gate import Rule
     from dataflow.testing.bed.host import Daemon, Disk, Host
-    from dataflow.testing.bed.layout import PRESETS, Both, Shape
+    from dataflow.testing.bed.layout import GRID_ENGINE, PRESETS, Both, Shape
     from dataflow.testing.bed.links import Crossed
     from dataflow.testing.bed.processes import Process
 
 __all__ = [
+    "GRID_ENGINE",
     "PRESETS",
     "S3",
     "Bed",
@@ -42,6 +43,7 @@ __all__ = [
 
 #: Public name → module that defines it; the bed's small programs start quicker without the others.
 _LAZY = {
+    "GRID_ENGINE": "layout",
     "PRESETS": "layout",
     "S3": "bed",
     "Bed": "bed",

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dataflow.testing.bed import control, links, s3, ssh, up
 from dataflow.testing.bed import state as states
@@ -97,6 +98,16 @@ class Bed:
         """The bed, made or mended first; installs Debian packages if some are missing."""
         _call("up", *(() if python is None else ("--python", str(python))))
         return cls.current()
+
+    @classmethod
+    def of_this_python(cls) -> Bed:
+        """The bed that stands, its hosts' environment of the interpreter that runs this.
+
+        Functions travel between interpreters of one version only.
+        """
+        base = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
+        bed = cls.current()
+        return bed if bed.base == base else cls.ensure(python=base)
 
     @property
     def stands(self) -> bool:
@@ -286,6 +297,34 @@ class S3:
     def options(self) -> tuple[tuple[str, str], ...]:
         """What a store needs to know beside its URL and the keys."""
         return (("endpoint", self.endpoint), ("region", self.region))
+
+    def client(self, *, attempts: int = 3, seconds: float = 5.0) -> Any:
+        """A botocore client that waits so many seconds for an answer, in each attempt."""
+        import botocore.config
+        import botocore.session
+
+        return botocore.session.Session().create_client(
+            "s3",
+            region_name=self.region,
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            config=botocore.config.Config(
+                retries={"total_max_attempts": attempts},
+                connect_timeout=min(seconds, 2.0),
+                read_timeout=seconds,
+                s3={"addressing_style": "path"},
+            ),
+        )
+
+    def declared(self, bucket: str, **more: str) -> dict[str, Any]:
+        """A store of a site file in this bucket; its credential's name is ``bucket``."""
+        return {
+            "url": f"s3://{bucket}/flow",
+            "credentials": "bucket",
+            "options": {**dict(self.options), "path_style": "true"},
+            **more,
+        }
 
     @property
     def rules(self) -> list[Rule]:

@@ -34,6 +34,17 @@ NETWORK = "10.77.0"
 NOTEBOOK = f"{NETWORK}.1"
 QUEUE = "flow.q"
 SLOTS = 2
+#: What a site file of ``hpc`` says of it, with short times.
+GRID_ENGINE = {
+    "queue": QUEUE,
+    "interface": "eth0",
+    "scheduler_interface": "lan0",
+    "walltime": "10 min",
+    "idle": "2 s",
+    "look": "1 s",
+    "worth": "10 s",
+    "orphaned": "15 s",
+}
 S3_PORT = 8000
 RGW_PORT = 7480
 

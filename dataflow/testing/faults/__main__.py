@@ -44,15 +44,12 @@ def main() -> int:
         cells = list(QUICK) if words.quick else chosen(words.only)
     except ValueError as error:
         parser.error(str(error))
-    python = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
     begun, found = time.monotonic(), []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was set up is taken down
     with ExitStack() as stack:
         try:
             stack.enter_context(lock("use", seconds=240))
-            bed = Bed.current()
-            if bed.base != python:  # functions travel between interpreters of one version only
-                bed = Bed.ensure(python=python)
+            bed = Bed.of_this_python()
             bed.restore()
             if not bed.healthy:
                 bed.repair()

@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from dataflow.testing.bed import Bed
+from dataflow.testing.bed import GRID_ENGINE, Bed
 from dataflow.testing.bed.commands import BedError
 from dataflow.testing.bed.hosts import site_folder
 from dataflow.testing.faults.kernel import SEED, SHAPE
@@ -56,17 +56,6 @@ async def main():
     await server.serve_forever()
 asyncio.run(main())
 """
-
-_GRID_ENGINE = {
-    "queue": "flow.q",
-    "interface": "eth0",
-    "scheduler_interface": "lan0",
-    "walltime": "10 min",
-    "idle": "2 s",
-    "look": "1 s",
-    "worth": "1 s",
-    "orphaned": "15 s",
-}
 
 
 def until(holds: Callable[[], object], what: str, seconds: float = 60.0) -> None:
@@ -224,7 +213,11 @@ class Scene:
                     "path_style": "true",
                 },
             }
-            document["backend"] = {"workers": 2, "memory": "500 MB", "sge": _GRID_ENGINE}
+            document["backend"] = {
+                "workers": 2,
+                "memory": "500 MB",
+                "sge": {**GRID_ENGINE, "worth": "1 s"},
+            }
             path = "~/.config/dataflow/credentials.yaml"
             host.run(
                 f"mkdir -p ~/.config/dataflow; umask 077; cat > {path}",
@@ -262,19 +255,7 @@ class Scene:
 
     def s3(self) -> Any:
         """A client of its own for the S3 server, which gives up soon."""
-        import botocore.config
-        import botocore.session
-
-        return botocore.session.Session().create_client(
-            "s3",
-            region_name=self.bed.s3.region,
-            endpoint_url=self.bed.s3.endpoint,
-            aws_access_key_id=self.bed.s3.access_key,
-            aws_secret_access_key=self.bed.s3.secret_key,
-            config=botocore.config.Config(
-                connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}
-            ),
-        )
+        return self.bed.s3.client(attempts=1)
 
     @property
     def kernel(self) -> Kernel:
