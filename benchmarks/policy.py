@@ -127,7 +127,7 @@ def asked_anew(
     return {
         key: {
             site.name: all(
-                right(by_key[source], agreements).refuses(step.operation, 0, site.name) is None
+                right(by_key[source], agreements).refuses(step, 0, site.name) is None
                 for source in readings[key].reads
             )
             for site in topology.sites

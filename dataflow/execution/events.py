@@ -56,8 +56,8 @@ class SegmentOrder:
     what the user asked for, and get the ``tags``. The code of each step must have been handed over
     before. ``originals`` are steps as the user built them of which some of ``steps`` are shares, and
     how these were cut: they prove the keys, and nothing of them is run. ``origins`` and ``rows`` say for each step what its result is made of, and whose rows it
-    carries (see :class:`~dataflow.datasets.Lineage`), ``temporary`` which results may not be kept;
-    the site writes them itself.
+    carries (see :class:`~dataflow.datasets.Lineage`), ``temporary`` which results may not be kept,
+    ``floors`` how many rows each input of a step must have; the site writes them itself.
     """
 
     id: str
@@ -80,6 +80,7 @@ class SegmentOrder:
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     temporary: tuple[str, ...] = ()
+    floors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     type: Literal["segment"] = "segment"
 
 

@@ -15,10 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dataflow.errors import OperationFailed, StorageError, to_document
+from dataflow.errors import OperationFailed, PolicyError, StorageError, to_document
 from dataflow.execution.code import unpack
 from dataflow.execution.commands import Unwanted, run_command
 from dataflow.execution.failures import Failure, failure_of
+from dataflow.execution.floors import check_floors
 from dataflow.execution.inputs import Lying, as_table, opened, path_of
 from dataflow.execution.programs import Program
 from dataflow.execution.stages import carried, evaluate, is_lazy
@@ -97,6 +98,7 @@ def _run(
     else:
         functions = _functions(work)
         values = [_given(source, functions, step.operation.lazy, scratch) for source in given]
+        check_floors(values, work.floors, work.site, _computed)
         with drawing_into(scratch):
             value = carried(evaluate(step, functions, values, work.extents))
     if work.store or _is_files(value) or isinstance(value, Batches):
@@ -190,7 +192,7 @@ def _is_files(value: Any) -> bool:
 
 def _failure(work: Work, error: BaseException) -> Failure:
     inputs = [source.replica.url for source in work.inputs if isinstance(source, Lying)]
-    if isinstance(error, OperationFailed):
+    if isinstance(error, OperationFailed | PolicyError):
         return Failure(to_document(error), "user")
     return failure_of(error, label=work.step.label, site=work.site, inputs=inputs)
 

@@ -375,6 +375,7 @@ class _Segment:
                     store=step.key in wanted or step.key in by_commands,
                     keep=step.key in used,
                     provenance=self._provenance(step),
+                    floors=self.order.floors.get(step.key, ()),
                 )
             )
         return works

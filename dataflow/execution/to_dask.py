@@ -58,6 +58,8 @@ class Work:
         Whether a later step wants the value.
     provenance
         What is to be said about the result, apart from the environment.
+    floors
+        The least number of rows of each input; empty if it does not matter.
     """
 
     step: Step
@@ -70,6 +72,7 @@ class Work:
     store: bool = False
     keep: bool = False
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    floors: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,12 +16,16 @@ from dataflow.catalog.records import Records
 from dataflow.datasets import Dataset, Replica
 from dataflow.errors import NotGranted, SiteRefused
 from dataflow.execution.events import Errand, Order, ReleaseOrder, SegmentOrder
+from dataflow.graph import hiding
 from dataflow.graph.operation import Operation
 from dataflow.participant.audit import Audit
 from dataflow.policy.agreement import Asked, Denial
 from dataflow.policy.archetype import SHIPPED
-from dataflow.policy.rights import Right, Rows, Standing, follow, right_of, standing
+from dataflow.policy.rights import Reading, Right, Rows, Standing, follow, right_of, standing
 from dataflow.sites import Site
+
+#: What every site runs for every owner, by ``name@version``.
+SERVICES = {f"{hiding.NAME}@1": hiding.without_columns.operation}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,9 +131,7 @@ class Gate:
         readings = follow(order.steps, rows, rights)
         for step in order.steps:
             for key, applied in readings[step.key].reads.items():
-                said = [
-                    r.refuses(step.operation, applied, self._site.name) for r in rights.get(key, ())
-                ]
+                said = [r.refuses(step, applied, self._site.name) for r in rights.get(key, ())]
                 if said and said[0] is not None and all(said):
                     raise NotGranted({self._site.name: said[0].because})
                 floor = max((right.row_floor for right in rights.get(key, ())), default=0)
@@ -149,7 +151,7 @@ class Gate:
         self, operation: Operation, rights: Mapping[str, Sequence[Right]]
     ) -> None:
         name = f"{operation.name}@{operation.version}"
-        ours = self._installed.get(name)
+        ours = self._installed.get(name) or SERVICES.get(name)
         if self._steward and ours is None:
             raise SiteRefused(
                 self._site.name, f"a steward runs only what is installed here, and {name} is not"
@@ -183,10 +185,33 @@ class Gate:
             order,
             origins={step.key: tuple(sorted(found[step.key])) for step in order.steps},
             rows={k: reading.carries for k, reading in readings.items() if reading.carries},
+            floors=self._floors(order, rows, readings, rights),
             temporary=tuple(
                 step.key for step in order.steps if self._temporary(order, found[step.key])
             ),
         )
+
+    def _floors(
+        self,
+        order: SegmentOrder,
+        rows: Mapping[str, Rows],
+        readings: Mapping[str, Reading],
+        rights: Mapping[str, Sequence[Right]],
+    ) -> dict[str, tuple[int, ...]]:
+        """Rows that each input must have of whoever computes; who only selects may go below."""
+        least = {key: max((r.row_floor for r in found), default=0) for key, found in rights.items()}
+        found: dict[str, tuple[int, ...]] = {}
+        for step in order.steps:
+            if readings[step.key].carries:
+                continue
+            carried = [
+                readings[key].carries if key in readings else rows.get(key, {})
+                for key in step.inputs
+            ]
+            floors = tuple(max((least.get(k, 0) for k in one), default=0) for one in carried)
+            if any(floors):
+                found[step.key] = floors
+        return found
 
     def _temporary(self, order: SegmentOrder, origins: Iterable[str]) -> bool:
         """Whether an owner does not let a result of his data be kept after the job."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from dataflow.errors import ConfigError
 from dataflow.execution.code import CodeStore, pack
+from dataflow.graph.hiding import without_columns
 from dataflow.graph.operation import Operation, OperationFunction
 
 
@@ -33,6 +34,8 @@ def install(references: Sequence[str], code: CodeStore) -> Mapping[str, Operatio
         if not operation.command:
             code.put(operation.code, pack(declared.functions))
         found[f"{operation.name}@{operation.version}"] = operation
+    if references:
+        code.put(without_columns.operation.code, pack(without_columns.functions))
     return found
 
 

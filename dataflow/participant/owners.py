@@ -13,6 +13,7 @@ from dataflow.agreements import Archetype, Request
 from dataflow.catalog.snapshot import Snapshot
 from dataflow.datasets import Dataset, Replica
 from dataflow.errors import NotGranted
+from dataflow.graph import hiding
 from dataflow.graph.graph import Graph
 from dataflow.graph.operation import Operation
 from dataflow.placement.plan import Plan
@@ -23,6 +24,9 @@ from dataflow.policy.check import check as verdicts
 from dataflow.policy.forcing import Woven, weave
 from dataflow.policy.rights import Right, Rows, Standing, right_of, standing
 from dataflow.policy.scope import Scope
+
+#: What every site runs, and none lists.
+SERVICES = (f"{hiding.NAME}@{hiding.without_columns.operation.version}",)
 
 Table = Mapping[str, Mapping[str, Verdict]]
 #: The verdict table for a graph, given rights and the rows that stored results carry.
@@ -144,7 +148,9 @@ def ask_owners(
         asking is strict.
     """
     installed = {
-        site.name: frozenset(site.operations) for site in snapshot.topology.sites if site.operations
+        site.name: frozenset((*site.operations, *SERVICES))
+        for site in snapshot.topology.sites
+        if site.operations
     }
 
     def check(

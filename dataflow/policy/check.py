@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from dataflow._quantities import format_bytes
 from dataflow.datasets import Extent
 from dataflow.graph.graph import Graph
-from dataflow.graph.operation import Operation, Step
+from dataflow.graph.hiding import service_of
+from dataflow.graph.operation import Step
 from dataflow.policy.rights import Reading, Right, Rows, follow
 from dataflow.policy.scope import Place, Scope, choose, scope_of, too_far
 from dataflow.sites import Site, Topology
@@ -83,7 +84,7 @@ def check(
         operation = step.operation
         place = scope.place_of(step.label, operation.name, operation.role)
         memory = memory_needed(step, [extents[k] for k in step.inputs])
-        read, refusals = owners.of(key, operation)
+        read, refusals = owners.of(step)
         token = (operation.name, operation.version, str(place), str(memory), read)
         if token not in everywhere:
             row = {
@@ -132,26 +133,26 @@ class _Owners:
         self._one: dict[tuple[str, int, str, str], dict[str, Verdict]] = {}
         self._all: dict[tuple[str, str, str], dict[str, Verdict]] = {}
 
-    def of(self, key: str, operation: Operation) -> tuple[str, Mapping[str, Verdict]]:
+    def of(self, step: Step) -> tuple[str, Mapping[str, Verdict]]:
         """A word for what the step reads, and the sites where somebody refuses it."""
-        reading = self._readings.get(key)
+        reading = self._readings.get(step.key)
         if reading is None or not reading.reads:
             return "", {}
         read = ",".join(f"{source}+{n}" for source, n in sorted(reading.reads.items()))
-        token = (read, operation.name, operation.role)
+        token = (read, service_of(step), step.operation.role)
         if token not in self._all:
             found: dict[str, Verdict] = {}
             for source, applied in reading.reads.items():
-                found = {**self._refusals(source, applied, operation), **found}
+                found = {**self._refusals(source, applied, step), **found}
             self._all[token] = found
-        return f"{read} {operation.role}", self._all[token]
+        return f"{read} {step.operation.role} {service_of(step)}", self._all[token]
 
-    def _refusals(self, source: str, applied: int, operation: Operation) -> dict[str, Verdict]:
-        token = (source, applied, operation.name, operation.role)
+    def _refusals(self, source: str, applied: int, step: Step) -> dict[str, Verdict]:
+        token = (source, applied, service_of(step), step.operation.role)
         if token not in self._one:
             found = {}
             for site in self._sites:
-                said = [r.refuses(operation, applied, site) for r in self._rights.get(source, ())]
+                said = [r.refuses(step, applied, site) for r in self._rights.get(source, ())]
                 if said and all(denial is not None for denial in said):
                     found[site] = Verdict(False, AGREEMENT, said[0].because if said[0] else "")
             self._one[token] = found

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dataflow.graph.extents import estimate
 from dataflow.graph.graph import Graph, Term
+from dataflow.graph.hiding import parameters_of, service_of, without_columns, word_of
 from dataflow.graph.keys import step_key
 from dataflow.graph.operation import Operation, Step
 from dataflow.policy.rights import Right, Rows, least, passed_on
@@ -64,20 +66,19 @@ def weave(
         if term.step is None:
             new[old] = term
             continue
-        operation = term.step.operation
         inputs = tuple(
-            _served(new[wanted.key], operation, rows, rights, offered, added)
+            _served(new[wanted.key], term.step, rows, rights, offered, added)
             for wanted in term.inputs
         )
         new[old] = _again(term, inputs)
         reads = least(rows.get(one.key, {}) for one in inputs)
-        rows[new[old].key] = passed_on(operation, reads, rights)
+        rows[new[old].key] = passed_on(new[old].step or term.step, reads, rights)
     return Woven(Graph([new[key] for key in graph.outputs]), added)
 
 
 def _served(
     term: Term,
-    reader: Operation,
+    reader: Step,
     rows: dict[str, Rows],
     rights: Mapping[str, Sequence[Right]],
     offered: Offered,
@@ -93,15 +94,20 @@ def _served(
     if len(behind) != 1:
         return term  # nothing is missing, or rows of several owners: each comes first, at home
     ((right, applied),) = behind
-    if reader.name == right.forced[applied]:
+    if service_of(reader) == right.forced[applied]:
         return term
     for name in right.forced[applied:]:
-        service = next((o for o in reversed(offered.get(right.site, ())) if o.name == name), None)
-        if service is None:
-            return term
         before = rows[term.key]
-        term = _applied(service, term)
-        rows[term.key] = passed_on(service, before, rights)
+        if right.hidden and name == word_of(right.hidden):
+            term = _hidden(right.hidden, term)
+        else:
+            known = offered.get(right.site, ())
+            service = next((o for o in reversed(known) if o.name == name), None)
+            if service is None:
+                return term
+            term = _applied(service, term)
+        assert term.step is not None
+        rows[term.key] = passed_on(term.step, before, rights)
         added.setdefault(term.key, right.grants[0].clause)
     return term
 
@@ -111,13 +117,22 @@ def _forcing(rights: Sequence[Right]) -> list[Right]:
     return [right for right in rights if right.forced and right.grants][:1]
 
 
-def _applied(service: Operation, term: Term) -> Term:
-    slots, inputs = service.slots[:1], (term.key,)
-    key = step_key(service.name, service.version, {}, slots, inputs)
+def _hidden(columns: Sequence[str], term: Term) -> Term:
+    found = _applied(without_columns.operation, term, parameters_of(columns))
+    return replace(found, functions=without_columns.functions)
+
+
+def _applied(service: Operation, term: Term, parameters: Mapping[str, Any] | None = None) -> Term:
+    slots, inputs, parameters = service.slots[:1], (term.key,), parameters or {}
     step = Step(
-        key=key, label=service.name, operation=service, inputs=inputs, slots=slots, parameters={}
+        key=step_key(service.name, service.version, parameters, slots, inputs),
+        label=service.name,
+        operation=service,
+        inputs=inputs,
+        slots=slots,
+        parameters=parameters,
     )
-    return Term(key, estimate(service, [term.extent]), step=step, inputs=(term,))
+    return Term(step.key, estimate(service, [term.extent]), step=step, inputs=(term,))
 
 
 def _again(term: Term, inputs: tuple[Term, ...]) -> Term:

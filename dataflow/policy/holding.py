@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dataflow.agreements import Agreement, Archetype
+from dataflow.agreements import ANY, Agreement, Archetype
 from dataflow.datasets import Dataset, Replica
 from dataflow.policy.agreement import Denial, Grant, governing, holds_at, is_for, selects
 
@@ -47,6 +47,8 @@ class World:
 def may_hold(dataset: Dataset, site: str, world: World, user: str | None = None) -> Denial | None:
     """Why a site may not keep rows of a registered dataset; ``None`` if it may.
 
+    Without a user it is the dataset as it was registered, with the columns that are hidden.
+
     Parameters
     ----------
     user
@@ -64,7 +66,8 @@ def may_hold(dataset: Dataset, site: str, world: World, user: str | None = None)
                 continue
             if not selects(relation.datasets, dataset) or not holds_at(relation, world.time):
                 continue
-            if site == dataset.site or _lets_go(Grant(agreement, relation), site, known):
+            whole = user is None
+            if site == dataset.site or _lets_go(Grant(agreement, relation), site, known, whole):
                 return None
     whose = "" if user is None else f" for {user!r}"
     text = f"{dataset.site}: nothing grants {site!r} to keep rows of {dataset.name!r}{whose}"
@@ -116,8 +119,8 @@ def _all_deny(said: Iterable[Denial | None]) -> str:
     return denials[0].because if denials and len(denials) == len(answers) else ""
 
 
-def _lets_go(grant: Grant, site: str, known: Mapping[str, Archetype]) -> bool:
-    if grant.relation.hidden:
+def _lets_go(grant: Grant, site: str, known: Mapping[str, Archetype], whole: bool) -> bool:
+    if whole and (grant.relation.hidden or grant.relation.forced.get(ANY)):
         return False
     computes = {known[name].computes for name in grant.archetypes(known)}
     return "requester" in computes or ("other" in computes and grant.allows_provider(site))

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from dataflow.agreements import DATA_PROVIDER, Agreement, Archetype
 from dataflow.datasets import Dataset
-from dataflow.graph.operation import Operation, Step
+from dataflow.graph.hiding import service_of, word_of
+from dataflow.graph.operation import Step
 from dataflow.policy.agreement import Asked, Denial, Grant, governing, grants
 
 #: Key of a dataset → how many of the services that its owner forces have been applied already.
@@ -48,8 +49,8 @@ class Right:
     denied: Denial | None = None
     forced: tuple[str, ...] = ()
 
-    def refuses(self, operation: Operation, applied: int, site: str) -> Denial | None:
-        """Why an operation may not read these rows at a site; ``None`` if it may.
+    def refuses(self, step: Step, applied: int, site: str) -> Denial | None:
+        """Why a step may not read these rows at a site; ``None`` if it may.
 
         Parameters
         ----------
@@ -59,11 +60,12 @@ class Right:
         if self.denied is not None or self.archetype is None:
             return self.denied or Denial("archetype", f"{self.site}: no archetype is chosen")
         grant = self.grants[0]
-        if applied < len(self.forced) and operation.name != self.forced[applied]:
+        said = service_of(step)
+        if applied < len(self.forced) and said != self.forced[applied]:
             service, who = self.forced[applied], self.name
             text = f"{grant.clause}: {service} must be applied to {who!r} first"
             return Denial("forced service", text)
-        passes_on = operation.role == DATA_PROVIDER or operation.name in self.forced
+        passes_on = step.operation.role == DATA_PROVIDER or said in self.forced
         return self._place(grant, site, passes_on, forced=applied < len(self.forced))
 
     def _place(self, grant: Grant, site: str, passes_on: bool, *, forced: bool) -> Denial | None:
@@ -98,14 +100,14 @@ class Right:
         if self.denied is not None or self.archetype is None:
             return self.denied or Denial("archetype", f"{self.site}: no archetype is chosen")
         clause, name = self.grants[0].clause, self.archetype.name
-        if applied < len(self.forced):
-            text = f"{clause}: {self.forced[applied]} must be applied to {self.name!r} first"
-            return Denial("forced service", text)
-        if self.hidden:
+        if applied == 0 and self.hidden:
             columns = ", ".join(self.hidden)
             return Denial(
                 "hidden columns", f"{clause}: {self.name!r} has hidden columns ({columns})"
             )
+        if applied < len(self.forced):
+            text = f"{clause}: {self.forced[applied]} must be applied to {self.name!r} first"
+            return Denial("forced service", text)
         if self.archetype.computes == "requester":
             return None
         if self.archetype.computes == "provider":
@@ -180,8 +182,14 @@ def right_of(
         archetype=known.get(archetype),
         grants=fine,
         denied=denied,
-        forced=fine[0].forced(asked.type) if fine else (),
+        forced=_forced(fine[0], asked) if fine else (),
     )
+
+
+def _forced(grant: Grant, asked: Asked) -> tuple[str, ...]:
+    """Services that come first: columns are hidden before anything else sees them."""
+    hidden = (word_of(grant.relation.hidden),) if grant.relation.hidden else ()
+    return (*hidden, *grant.forced(asked.type))
 
 
 def follow(
@@ -205,7 +213,7 @@ def follow(
             found[wanted].carries if wanted in found else given.get(wanted, nothing)
             for wanted in step.inputs
         )
-        found[step.key] = Reading(reads, passed_on(step.operation, reads, rights))
+        found[step.key] = Reading(reads, passed_on(step, reads, rights))
     return found
 
 
@@ -218,14 +226,14 @@ def least(inputs: Iterable[Rows]) -> Rows:
     return reads
 
 
-def passed_on(operation: Operation, reads: Rows, rights: Mapping[str, Sequence[Right]]) -> Rows:
-    """Rows that an operation's result still carries."""
+def passed_on(step: Step, reads: Rows, rights: Mapping[str, Sequence[Right]]) -> Rows:
+    """Rows that a step's result still carries."""
     if not reads:
         return reads
     carries: dict[str, int] = {}
     for key, applied in reads.items():
         forced = next((right.forced for right in rights.get(key, ()) if right.forced), ())
-        now = applied < len(forced) and operation.name == forced[applied]
-        if now or operation.role == DATA_PROVIDER:
+        now = applied < len(forced) and service_of(step) == forced[applied]
+        if now or step.operation.role == DATA_PROVIDER:
             carries[key] = applied + now
     return carries

@@ -23,6 +23,7 @@ from dataflow.errors import (
 from dataflow.execution.events import Errand, JobCreated
 from dataflow.execution.replies import WINDOW_SECONDS
 from dataflow.graph.graph import Graph, of_dataset
+from dataflow.graph.hiding import without_columns
 from dataflow.graph.operation import Functions
 from dataflow.participant import Participant
 from dataflow.participant.owners import Asking
@@ -59,7 +60,8 @@ class Session:
     def __init__(self, federation: Federation, settings: Settings) -> None:
         self.user = settings.user
         self._settings = settings
-        self._functions: dict[str, Functions] = {}
+        hiding = without_columns  # plans may put it in where nobody asked for it
+        self._functions: dict[str, Functions] = {hiding.operation.code: hiding.functions}
         self._payloads = Payloads(self._functions)
         self._promises = Promises(self._functions)
         self._expected: dict[Replica, None] = {}

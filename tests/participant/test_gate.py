@@ -15,6 +15,7 @@ from dataflow.datasets import Dataset, Extent, Lineage, Replica, Variable
 from dataflow.errors import NotGranted, PolicyError, SiteRefused
 from dataflow.execution.events import Errand, SegmentOrder, TransferOrder
 from dataflow.graph.graph import Graph, of_dataset
+from dataflow.graph.hiding import without_columns
 from dataflow.graph.operation import operation
 from dataflow.participant import agreeing
 from dataflow.participant.audit import Audit, verify
@@ -403,3 +404,33 @@ def test_results_that_may_not_be_kept_are_marked(vu: Vu) -> None:
     order = vu.gate.order(vu.order(graph, temporary=("forged",)))
     assert isinstance(order, SegmentOrder)
     assert set(order.temporary) == {selected.key, graph.key}
+
+
+def test_hidden_columns_are_hidden_from_operations_at_home_too(vu: Vu) -> None:
+    vu.agree(relation(hidden=("Gebdat",)))
+    without = without_columns(vu.source, columns=["Gebdat"])
+    for graph in (
+        mean(vu.source),
+        query(vu.source),
+        mean(without_columns(vu.source, columns=[])),
+        mean(without_columns(vu.source, columns=["Salschal"])),
+    ):
+        with pytest.raises(NotGranted, match=r"without-columns\(Gebdat\) must be applied"):
+            vu.gate.order(vu.order(graph))
+    vu.gate.order(vu.order(mean(without)))
+    fake = replace(without.steps[without.key].operation, code="ab" * 32)
+    steps = tuple(
+        replace(step, operation=fake) if step.key == without.key else step
+        for step in mean(without).steps.values()
+    )
+    with pytest.raises(SiteRefused, match="is not the operation that is installed"):
+        vu.gate.order(vu.order(mean(without), steps=steps))
+
+
+def test_whoever_computes_gets_a_floor_and_whoever_selects_does_not(vu: Vu) -> None:
+    vu.agree(relation(row_floor=10))
+    selected = query(vu.source)
+    graph = mean(selected)
+    order = vu.gate.order(vu.order(graph, floors={graph.key: (0,)}))
+    assert isinstance(order, SegmentOrder)
+    assert order.floors == {graph.key: (10,)}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dataflow.agreements import Agreement
 from dataflow.graph.graph import Graph, merge, of_dataset
+from dataflow.graph.hiding import without_columns
 from dataflow.policy.check import check
 from dataflow.policy.forcing import Woven, weave
 from dataflow.policy.rights import Right, follow
@@ -43,6 +44,22 @@ def test_what_the_user_left_out_is_put_in_with_its_clause() -> None:
     )
     table = check(found.graph, WORLD, rights=rights(uva=FORCED))
     assert [site for site, verdict in table[found.graph.key].items() if verdict] == ["uva"]
+
+
+def test_hidden_columns_are_left_out_before_anything_else() -> None:
+    source = of_dataset(UVA)
+    about = agreement(
+        "uva", relation(hidden=("b", "a"), forced={"sqlDataRequest": ("sql-anonymize",)})
+    )
+    found = woven(mean(source), about)
+    hidden = without_columns(source, columns=["a", "b"])
+    assert found.graph.key == mean(anonymize(hidden)).key
+    assert without_columns.operation.code in found.graph.functions
+    assert woven(mean(anonymize(hidden)), about).notes == ()
+    without = woven(mean(without_columns(source, columns=["a"])), about)
+    assert hidden.key in without.graph.steps
+    (right,) = rights(TTP, uva=about)[UVA.key]
+    assert [right.goes_to("surf", n) is None for n in (0, 1, 2)] == [False, False, True]
 
 
 def test_what_he_applied_himself_is_left_alone() -> None:

@@ -152,7 +152,15 @@ def _seen(session: Any, site: str) -> list[Relation]:
 
 def _terms(relations: Any) -> list[Any]:
     return [
-        (dict(r.forced), r.archetypes, r.datasets, r.request_types, r.compute_providers)
+        (
+            dict(r.forced),
+            r.hidden,
+            r.row_floor,
+            r.archetypes,
+            r.datasets,
+            r.request_types,
+            r.compute_providers,
+        )
         for r in relations
     ]
 
@@ -294,6 +302,21 @@ def test_dy08_a_forced_service(universities: Federation, connect: Connect, agree
     assert set(anna.submit(plan).result(60)["Gebdat"]) == {"1960"}
     with pytest.raises(PolicyError, match="sql-anonymize must be applied to 'wageGap' first"):
         anna.submit(without).result(60)
+
+
+def test_hidden_columns_and_few_rows(connect: Connect, agree: Any) -> None:
+    """At the owner's own site as well, and by what is really there."""
+    agree(agreement("vu", relation(hidden=("Gebdat",), row_floor=16_650)))
+    anna = connect("anna")
+    source = anna["vu/wageGap"]
+    plan = anna.plan(wages.rows(source, tag="hidden"), request="sqlDataRequest")
+    assert any("without-columns was put in" in note for note in plan.notes)
+    found = anna.submit(plan).result(60)
+    assert sorted(found.columns) == ["Geslacht", "Salschal"]
+    assert len(found) == 16_675
+    few = anna.plan(wages.rows(wages.query(source), tag="few"), request="sqlDataRequest")
+    with pytest.raises(NotGranted, match="fewer than 16650 rows"):
+        anna.submit(few).result(60)
 
 
 def test_dy09_a_milder_change(connect: Connect, agree: Any) -> None:

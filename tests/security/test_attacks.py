@@ -21,6 +21,7 @@ from dataflow.agreements import Agreement, Relation, Request
 from dataflow.datasets import Replica
 from dataflow.documents import to_document, to_json
 from dataflow.execution.events import SegmentOrder, TransferOrder
+from dataflow.graph.hiding import without_columns
 from dataflow.graph.operation import operation
 from tests.security.conftest import BODY_LIMIT, GRANTED, OTHERS, SECRET, THROUGH, TOKENS, Target
 
@@ -297,6 +298,15 @@ attack("order: in the name of somebody else")(
     lambda t: t.give(replace(granted(t), user=OTHERS), "eve")
 )
 attack("order: what no relation is about")(lambda t: t.give(granted(t, "other")))
+attack("order: hidden columns, at home")(lambda t: t.give(granted(t, "hidden")))
+attack("order: hidden columns through a query")(
+    lambda t: t.give(t.order(wages.average(wages.query(t.source("hidden")))))
+)
+attack("order: other columns hidden than those that are")(
+    lambda t: t.give(
+        t.order(wages.average(without_columns(t.source("hidden"), columns=["Salschal"])))
+    )
+)
 attack("order: after the relation ran out")(lambda t: t.give(granted(t, "expired")))
 attack("order: with fewer rows than the floor")(lambda t: t.give(granted(t, "floor")))
 attack("order: before what is forced")(lambda t: t.give(granted(t, "forced")))
