@@ -67,7 +67,15 @@ def _ready(steps: int) -> None:
     """See to it that nobody waits for a compiler who need not."""
     from dataflow.placement.engine import compiled
 
-    if compiled.is_kept():
+    if compiled.is_kept() or compiled.PLAIN:
+        return
+    if not compiled.has_compiler():
+        if steps > _WITHOUT_COMPILER:
+            print(
+                "without a compiler this takes a hundred times as long: "
+                "pip install 'jupyter-dataflow[placement]'",
+                file=sys.stderr,
+            )
         return
     if steps <= _WITHOUT_COMPILER:
         compiled.PLAIN = True

@@ -12,7 +12,7 @@ import numpy as np
 
 from dataflow.placement.engine import compiled
 from dataflow.placement.engine.cuts import least_bytes
-from dataflow.placement.engine.instance import Floats, Instance, Integers, make, offsets
+from dataflow.placement.engine.instance import Instance, Integers, capacity, make, offsets
 from dataflow.placement.engine.rivals import Lists
 from dataflow.placement.engine.search import place
 from dataflow.placement.problem import Problem
@@ -53,7 +53,7 @@ def instance_of(problem: Problem) -> Instance:
 
 def is_ready(steps: int) -> bool:
     """Whether a graph of so many steps can be searched without waiting for a compiler."""
-    return steps <= PLAIN_STEPS or (not compiled.PLAIN and _kept())
+    return steps <= PLAIN_STEPS or _kept()
 
 
 _found: list[bool] = []
@@ -114,15 +114,6 @@ def _groups(instance: Instance) -> list[tuple[int, ...]]:
     """Groups of sites to be content with: the strongest, down to two."""
     power = np.argsort(-capacity(instance), kind="stable").tolist()
     return [tuple(power[:k]) for k in range(instance.width - 1, 1, -1)][:3]
-
-
-def capacity(instance: Instance) -> Floats:
-    """Typical steps per second at each site."""
-    finite = np.isfinite(instance.seconds)
-    counts = np.maximum(1, finite.sum(axis=0))
-    mean = np.where(finite, instance.seconds, 0.0).sum(axis=0) / counts
-    found: Floats = np.where(finite.any(axis=0), instance.workers / np.maximum(mean, 1e-9), 0.0)
-    return found
 
 
 def _weight(exchange: float) -> float:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property, update_wrapper
+from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -75,14 +76,15 @@ def plainly() -> Iterator[None]:
         _AS_IT_STANDS.reset(token)
 
 
+def has_compiler() -> bool:
+    """Whether loops can be compiled here: the extra ``placement`` is installed."""
+    return not PLAIN and find_spec("numba") is not None
+
+
 def is_kept() -> bool:
     """Whether earlier processes have left compiled loops, of these sources, for this one."""
-    if PLAIN:
-        return True
-    from importlib.util import find_spec
-
-    if find_spec("numba") is None:
-        return True
+    if not has_compiler():
+        return False
     here = Path(__file__).parent
     version = f"py{sys.version_info.major}{sys.version_info.minor}"
     places = [here / "__pycache__", Path(os.environ.get("NUMBA_CACHE_DIR", "~/.cache/numba"))]

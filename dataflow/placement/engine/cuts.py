@@ -14,7 +14,7 @@ import numpy as np
 
 from dataflow.placement.engine.compiled import kernel
 from dataflow.placement.engine.instance import Instance, Integers
-from dataflow.placement.engine.loads import moved_bytes, refine
+from dataflow.placement.engine.loads import at_least, refine
 
 
 def least_bytes(
@@ -29,10 +29,7 @@ def least_bytes(
     """
 
     def nbytes(sites: Integers) -> float:
-        total: float = moved_bytes(
-            instance.size, instance.producer, instance.source, instance.reader_at,
-            instance.readers, instance.deliver, instance.client, instance.width, sites,
-        )  # fmt: skip
+        total: float = at_least(*instance.graph, sites)[1]
         return total
 
     best, least = site, nbytes(site)

@@ -8,10 +8,12 @@ what is proven by then counts.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
+from dataflow.errors import PlacementError
 from dataflow.placement.engine.bounds import Bounds
 from dataflow.placement.engine.instance import Instance
 
@@ -20,7 +22,17 @@ _MOST = 200_000
 
 
 def proven(instance: Instance, known: Bounds, seconds: float) -> Bounds:
-    """Better bounds than those known, if so many seconds (half for each) find any."""
+    """Better bounds than those known, if so many seconds (half for each) find any.
+
+    Raises
+    ------
+    PlacementError
+        SciPy is not installed.
+    """
+    if find_spec("scipy") is None:
+        raise PlacementError(
+            "bounds by integer programming need scipy: pip install 'jupyter-dataflow[placement]'"
+        )
     if not instance.steps or 2 * (instance.steps + instance.items) * instance.width > _MOST:
         return known
     model = _Model(instance)

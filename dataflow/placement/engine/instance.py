@@ -206,6 +206,17 @@ def _feasible(instance: Instance) -> None:
         )
 
 
+def capacity(instance: Instance) -> Floats:
+    """Typical steps per second at each site; none where nothing may run."""
+    found = np.zeros(instance.width)
+    for site in range(instance.width):
+        column = instance.seconds[:, site]
+        open_ = column[np.isfinite(column)]
+        if len(open_):
+            found[site] = instance.workers[site] / max(float(np.median(open_)), 1e-12)
+    return found
+
+
 def conflict(instance: Instance, step: int) -> str:
     """Why a step has no site: the fewest items whose conditions leave nothing."""
     near = [

@@ -156,29 +156,6 @@ def _gcd(a: int, b: int) -> int:
 
 
 @kernel
-def moved_bytes(
-    size: Any, producer: Any, source: Any, reader_at: Any, readers: Any, deliver: Any, client: int,
-    width: int, site: Any,
-) -> float:  # fmt: skip
-    """Bytes over links for one site per step, without playing."""
-    need = np.zeros(width, np.bool_)
-    total = 0.0
-    for item in range(len(size)):
-        need[:] = False
-        for at in range(reader_at[item], reader_at[item + 1]):
-            need[site[readers[at]]] = True
-        if deliver[item]:
-            need[client] = True
-        maker = producer[item]
-        for there in range(width):
-            if need[there]:
-                origin = site[maker] if maker >= 0 else source[item, there]
-                if origin != there:
-                    total += size[item]
-    return total
-
-
-@kernel
 def at_least(
     workers: Any, pace: Any, latency: Any, size: Any, producer: Any, source: Any, seconds: Any,
     input_at: Any, inputs: Any, output_at: Any, outputs: Any, reader_at: Any, readers: Any,

@@ -22,7 +22,7 @@ from dataflow.placement.engine.bounds import Bounds, bounds
 from dataflow.placement.engine.climb import climb
 from dataflow.placement.engine.cuts import least_bytes
 from dataflow.placement.engine.exact import proven
-from dataflow.placement.engine.instance import Instance, Integers
+from dataflow.placement.engine.instance import Instance, Integers, capacity
 from dataflow.placement.engine.loads import at_least, refine
 from dataflow.placement.engine.rivals import Lists, simple
 from dataflow.placement.engine.simulate import Choice, Outcome, judge, simulate
@@ -269,10 +269,7 @@ def _passes(race: _Race, lists: Lists, state: Integers) -> None:
     instance = race.instance
     width = instance.width
     stop = race.left * (0.6 if instance.steps < _CLIMBED else 0.0)
-    capacity = instance.workers / np.nanmedian(
-        np.where(np.isfinite(instance.seconds), instance.seconds, np.nan), axis=0
-    ) if instance.steps else instance.workers  # fmt: skip
-    power = np.argsort(-np.nan_to_num(capacity), kind="stable").tolist()
+    power = np.argsort(-capacity(instance), kind="stable").tolist()
     mean = float(instance.pace.sum()) / max(1, width * (width - 1))
     dear = _dear(race.exchange)
     groups: list[tuple[int, ...]] = [tuple(range(width))]
