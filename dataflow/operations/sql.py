@@ -196,7 +196,7 @@ def _rows(connection: Any, sql: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch
     def read(reader: Any) -> Iterator[pa.RecordBatch]:
         try:
             for batch in reader:
-                yield batch.cast(schema) if batch.schema != schema else batch
+                yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise told(error) from None
         finally:
@@ -207,8 +207,21 @@ def _rows(connection: Any, sql: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch
     except duckdb.Error as error:
         connection.close()
         raise told(error) from None
-    schema: pa.Schema = reader.schema
+    fields = zip(reader.schema, _distinct(reader.schema.names), strict=True)
+    schema = pa.schema([field.with_name(name) for field, name in fields])
     return schema, read(reader)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names of columns, those that were there before with a number: ``Peildat``, ``Peildat_1``."""
+    found: list[str] = []
+    for name in names:
+        number, own = 0, name
+        while own in found or (number and own in names):
+            number += 1
+            own = f"{name}_{number}"
+        found.append(own)
+    return found
 
 
 def _connected(folder: Path | None) -> Any:

@@ -48,6 +48,11 @@ def test_names() -> None:
         find(DATA, sql="SELECT 1", names=["x", "y"])
 
 
+def test_columns_of_one_name() -> None:
+    found = find(DATA, DATA, sql="SELECT x.*, y.*, 1 AS a_1 FROM data1 x, data2 y LIMIT 1")
+    assert list(found.columns) == ["a", "g", "a_2", "g_1", "a_1"]
+
+
 def test_the_wage_gap(tmp_path: Path) -> None:
     """Both files as they are: semicolons, and lines that end in CR CR LF and in CR."""
     for site, about in UNIVERSITIES.items():
