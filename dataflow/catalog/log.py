@@ -177,6 +177,11 @@ class Log:
                 if self._readers == 0 and db.in_transaction:
                     db.execute("COMMIT")
 
+    def _asked(self, query: str, *values: Any) -> list[Any]:
+        """What one question finds; it is a moment by itself, and needs no transaction."""
+        with self._read_lock, explained(self.path, closed=lambda: self._closed):
+            return self._reader.execute(query, values).fetchall()
+
     # --- our own log ------------------------------------------------------------------------
 
     def put(self, kind: str, id: str, record: Any) -> int:
@@ -284,8 +289,7 @@ class Log:
             "LEFT JOIN record ON record.site = origin.site AND record.seq > ? "
             "WHERE origin.site = ? ORDER BY record.seq LIMIT ?"
         )
-        with self._reading() as db:
-            found = db.execute(query, [since, site, limit]).fetchall()
+        found = self._asked(query, since, site, limit)
         rows: list[RecordRow] = []
         after = since
         for _, seq, kind, id, body, deleted in found:
@@ -347,8 +351,7 @@ class Log:
 
     def origins(self) -> dict[str, tuple[str, int]]:
         """Site → epoch and ``seq`` of the last row, our own included."""
-        with self._reading() as db:
-            found = db.execute("SELECT site, epoch, seq FROM origin ORDER BY site").fetchall()
+        found = self._asked("SELECT site, epoch, seq FROM origin ORDER BY site")
         return {site: (epoch, seq) for site, epoch, seq in found}
 
     @property

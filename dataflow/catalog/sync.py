@@ -40,6 +40,11 @@ log = structlog.get_logger(__name__)
 LONGEST_PAUSE = 2.0
 #: News are collected for so long before they are handed out: a job writes several rows in a moment.
 GATHERING = 0.05
+#: The same while there are always news: whoever runs one job after the other would else make each
+#: follower ask several times for every one of them.
+BUSY_GATHERING = 0.25
+#: News that come so soon (s) after the last ones mean that there are always news.
+BUSY = 0.5
 #: Longest question for news (s): it is answered at once when there are any, so that asking seldom
 #: costs nothing but what idle agents cost each other.
 LONGEST_QUESTION = 10.0
@@ -84,6 +89,8 @@ class Sync:
         self._log, self._me, self._clock = records, me, clock
         self._connect, self._accesses = connect, dict[Address, PeerAccess]()
         self._away_after, self._period = away_after, period
+        #: Site → when news of its log were handed out last.
+        self._handed_out: dict[str, float] = {}
         self._patience = max(PATIENCE, away_after)
         self._unsettled_until = 0.0
         self._others: dict[str, Other] = {}
@@ -211,8 +218,10 @@ class Sync:
         while True:
             epoch, rows = self._log.page(site, since)
             rest = end - self._clock()
-            if rows and waited and rest > 0:
-                await asyncio.sleep(min(GATHERING, rest))
+            busy = self._clock() - self._handed_out.get(site, -BUSY) < BUSY
+            if rows and rest > 0 and (waited or (busy and since > 0)):
+                await asyncio.sleep(min(BUSY_GATHERING if busy else GATHERING, rest))
+                self._handed_out[site] = self._clock()
                 return self._log.page(site, since)
             # Whoever asks beyond our end speaks of another life of the log: tell at once.
             if rows or rest <= 0 or not epoch or since > self._log.latest(site):

@@ -17,7 +17,7 @@ import dataflow.catalog.log as log_module
 from dataflow.catalog.access import PeerAccess
 from dataflow.catalog.entries import Peer
 from dataflow.catalog.records import Records
-from dataflow.catalog.sync import GATHERING, Sync
+from dataflow.catalog.sync import BUSY_GATHERING, GATHERING, Sync
 from dataflow.errors import CatalogError
 
 
@@ -72,6 +72,30 @@ def test_news_travel_in_one_round_trip(tmp_path: Path) -> None:
             assert await c.sync.wait_until_seen("a", seq, 5)
             assert loop.time() - start < GATHERING + 0.05
             assert equal([a, c])
+
+    run(story())
+
+
+def test_news_without_end_are_asked_for_a_few_times_a_second(tmp_path: Path) -> None:
+    async def story() -> None:
+        network = Network(delay=lambda _: 0.001)
+        async with sites(tmp_path, network=network) as (_, (a, b, c)):
+            await until(lambda: equal([a, b, c]), 5)
+            await asyncio.sleep(5)
+            assert c.sync is not None
+            asked: list[int] = []
+            page = a.records.page
+            a.records.page = lambda *given: asked.append(1) or page(*given)  # type: ignore[func-returns-value, assignment]
+            loop = asyncio.get_running_loop()
+            for number in range(100):
+                seq = a.records.put("measurement", "m", {"v": number})
+                await asyncio.sleep(0.02)
+            start = loop.time()
+            assert await c.sync.wait_until_seen("a", seq, 5)
+            assert loop.time() - start < BUSY_GATHERING + 0.05
+            followers, rounds = 2, 2.0 / BUSY_GATHERING
+            looks = 3  # one that finds nothing, one that finds news, and one that takes them
+            assert len(asked) < looks * followers * (rounds + 4)
 
     run(story())
 
