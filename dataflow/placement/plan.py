@@ -137,7 +137,7 @@ class Least:
 
 
 def _gap(value: float, least: float) -> float:
-    if value <= least:
+    if value <= least * (1 + 1e-8):  # bounds are a little lower, against rounding
         return 0.0
     return value / least - 1.0 if least > 0 else inf
 

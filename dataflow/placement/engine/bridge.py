@@ -24,7 +24,7 @@ _CUT_STEPS = 16
 #: Up to this many steps list passes over few sites are made as well, without Numba.
 _PART_STEPS = 60
 #: What the search is allowed beyond: seconds at least, and per step, of an ordinary machine.
-_LEAST, _PER_STEP = 0.02, 2e-5
+_LEAST, _PER_STEP = 0.01, 1e-5
 
 
 def instance_of(problem: Problem) -> Instance:

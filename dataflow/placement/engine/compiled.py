@@ -9,11 +9,14 @@ slower, which nobody notices on a graph of twenty steps. Numba itself is not eve
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property, update_wrapper
+from hashlib import sha256
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
@@ -82,15 +85,31 @@ def has_compiler() -> bool:
 
 
 def is_kept() -> bool:
-    """Whether earlier processes have left compiled loops, of these sources, for this one."""
+    """Whether an earlier process has left compiled loops, of these sources, for this one."""
+    return has_compiler() and any(mark.exists() for mark in _marks())
+
+
+def remember() -> None:
+    """Note that all loops are compiled, and kept; to be called when all of them have run."""
     if not has_compiler():
-        return False
+        return
+    for mark in _marks():
+        try:
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        except OSError:
+            continue  # an installation that is only read: the next place
+        return
+
+
+def _marks() -> list[Path]:
+    """Where it is noted, by what compiled loops depend on: their sources, Python, Numba, the machine."""
     here = Path(__file__).parent
-    version = f"py{sys.version_info.major}{sys.version_info.minor}"
-    places = [here / "__pycache__", Path(os.environ.get("NUMBA_CACHE_DIR", "~/.cache/numba"))]
-    newest = max(source.stat().st_mtime for source in here.glob("*.py"))
-    return any(
-        kept.stat().st_mtime >= newest
-        for place in places
-        for kept in place.expanduser().glob(f"**/cuts.gather-*{version}*.nbi")
-    )
+    digest = sha256(f"{sys.version} {version('numba')} {platform.machine()}".encode())
+    for source in sorted(here.glob("*.py")):
+        text = source.read_bytes()
+        if b"\n@kernel\n" in text:
+            digest.update(text)
+    name = f"placement-loops-{digest.hexdigest()[:16]}.kept"
+    home = Path(os.environ.get("NUMBA_CACHE_DIR", "~/.cache/numba")).expanduser()
+    return [here / "__pycache__" / name, home / name]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dataflow.placement.engine import compiled
 from dataflow.placement.engine.instance import Instance, make, offsets
 from dataflow.placement.engine.search import place
 
@@ -25,6 +26,7 @@ def warm() -> None:
     """Load all loops."""
     place(example(), "makespan", budget=0.01)
     place(example(), "bytes", budget=0.01)
+    compiled.remember()
 
 
 if __name__ == "__main__":
