@@ -19,7 +19,7 @@ from dataflow.execution.events import Errand, Order, ReleaseOrder, SegmentOrder
 from dataflow.graph import hiding
 from dataflow.graph.operation import Operation
 from dataflow.participant.audit import Audit
-from dataflow.policy.agreement import Asked, Denial
+from dataflow.policy.agreement import Asked, Denial, Grant
 from dataflow.policy.archetype import SHIPPED
 from dataflow.policy.rights import Reading, Right, Rows, Standing, follow, right_of, standing
 from dataflow.sites import Site
@@ -295,24 +295,25 @@ class Gate:
             if found is None:
                 continue
             minded = True
-            if found.denial is not None and not self._may_reuse(replica.key, key):
-                self._refuse(reader, replica, found.denial.because)
-            if (
-                reader.sites
-                and found.grants
-                and not any(grant.relation.derived.copy for grant in found.grants)
-            ):
-                text = f"{found.grants[0].clause}: results are not copied to other sites"
+            grants = found.grants
+            if found.denial is not None:
+                grants = self._reusing(replica.key, key)
+                if not grants:
+                    self._refuse(reader, replica, found.denial.because)
+            if reader.sites and not any(grant.relation.derived.copy for grant in grants):
+                text = f"{grants[0].clause}: results are not copied to other sites"
                 self._refuse(reader, replica, text)
         return minded
 
-    def _may_reuse(self, result: str, key: str) -> bool:
+    def _reusing(self, result: str, key: str) -> tuple[Grant, ...]:
+        """What lets others have what those made who asked for a result."""
+        found: list[Grant] = []
         for dataset in self._known(result):
             asked = Asked(user=dataset.owner, type=None, purpose=None, time=self._clock())
-            found = self._standing(key, asked)
-            if found is not None and any(g.relation.derived.reuse for g in found.grants):
-                return True
-        return False
+            made = self._standing(key, asked)
+            if made is not None:
+                found += [grant for grant in made.grants if grant.relation.derived.reuse]
+        return tuple(found)
 
     def _refuse(self, reader: Reader, replica: Replica, because: str) -> None:
         who = reader.user
@@ -326,7 +327,13 @@ class Gate:
     @property
     def minds(self) -> bool:
         """Whether anything has to be asked at all."""
-        return self._steward or bool(self._records.agreements())
+        return self._steward or bool(self._records.agreements()) or bool(self._stewards())
+
+    def _stewards(self) -> frozenset[str]:
+        """Sites that refuse what no agreement of theirs is about, as far as we have heard."""
+        sites = self._records.topology().sites
+        heard = {site.name for site in sites if site.trust == "steward"}
+        return frozenset(heard | {self._site.name} if self._steward else heard - {self._site.name})
 
     def _known(self, key: str) -> list[Dataset]:
         return self._records.snapshot().with_key(key)
@@ -338,9 +345,7 @@ class Gate:
     def _standing(self, key: str, asked: Asked) -> Standing | None:
         """How a dataset stands to what is asked: by its owners' agreements, our own first."""
         for site, datasets in self._homes(key).items():
-            found = standing(
-                self._of(site), datasets, asked, steward=self._steward and site == self._site.name
-            )
+            found = standing(self._of(site), datasets, asked, steward=site in self._stewards())
             if found is not None:
                 return found
         return None

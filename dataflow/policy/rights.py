@@ -175,6 +175,8 @@ def right_of(
         grant = found.grants[0]
         what = f"archetype {archetype!r}" if archetype else "a request without archetype"
         denied = Denial("archetype", f"{grant.clause}: {what} is not allowed, only {words}")
+    if fine:
+        fine = _together(fine, known[archetype], asked)
     return Right(
         key=dataset.key,
         site=dataset.site,
@@ -184,6 +186,25 @@ def right_of(
         denied=denied,
         forced=_forced(fine[0], asked) if fine else (),
     )
+
+
+def _together(fine: tuple[Grant, ...], archetype: Archetype, asked: Asked) -> tuple[Grant, ...]:
+    """Relations that may stand in for each other: none hides or forces more than the first does.
+
+    Or rows could go to the third party of one relation under the milder terms of another.
+    """
+    first = fine[0]
+    if archetype.computes == "other":  # one that names somebody, if there is one
+        first = next((grant for grant in fine if grant.relation.compute_providers), first)
+    hidden, forced = set(first.relation.hidden), set(first.forced(asked.type))
+    rest = (
+        grant
+        for grant in fine
+        if grant is not first
+        and hidden >= set(grant.relation.hidden)
+        and forced >= set(grant.forced(asked.type))
+    )
+    return (first, *rest)
 
 
 def _forced(grant: Grant, asked: Asked) -> tuple[str, ...]:

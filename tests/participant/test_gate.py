@@ -434,3 +434,28 @@ def test_whoever_computes_gets_a_floor_and_whoever_selects_does_not(vu: Vu) -> N
     order = vu.gate.order(vu.order(graph, floors={graph.key: (0,)}))
     assert isinstance(order, SegmentOrder)
     assert order.floors == {graph.key: (10,)}
+
+
+def test_reuse_does_not_lift_what_the_maker_may_not_copy(vu: Vu) -> None:
+    vu.agree(relation(derived=Derived(copy=False, reuse=True)))
+    replica = vu.stored(mean(vu.source))
+    vu.gate.read(replica, Reader(user="eve"))
+    with pytest.raises(NotGranted, match="not copied to other sites"):
+        vu.gate.read(replica, Reader(user="eve", sites=("lab",)))
+
+
+def test_a_third_party_keeps_a_stewards_rows_closed_before_it_hears_of_agreements(
+    tmp_path: Path,
+) -> None:
+    lab = Vu(tmp_path, "lab")
+    dataset = wages("uva")
+    copy = replace(lab.copy(dataset, "file:///copied"), site="vu")
+    uva = Records(tmp_path / "uva.db", "uva")
+    uva.add(Site(name="uva", trust="steward"), dataset)
+    epoch, rows = uva.page("uva", 0)
+    lab.records.apply("uva", rows, epoch)
+    lab.records.add(copy)
+    with pytest.raises(NotGranted, match="no agreement is about"):
+        lab.gate.read(copy, Reader(user=ANNA))
+    uva.close()
+    lab.records.close()

@@ -172,6 +172,22 @@ def test_rows_themselves_go_only_where_they_may() -> None:
     assert denial.rule == "hidden columns"
 
 
+def test_terms_of_two_relations_are_not_mixed() -> None:
+    """The mild one names no third party, and the one that names it hides a column."""
+    mild = relation(id="mild", compute_providers=())
+    strict = relation(id="strict", hidden=("name",))
+    for order in ((mild, strict), (strict, mild)):
+        (right,) = rights(TTP, vu=agreement("vu", *order))[VU.key]
+        assert right.goes_to("surf", 0) is not None
+        assert right.goes_to("surf", 1) is None
+    other = relation(
+        id="other", forced={"*": ("sql-anonymize",)}, compute_providers=("otherCompany",)
+    )
+    (right,) = rights(TTP, vu=agreement("vu", relation(), other))[VU.key]
+    assert right.goes_to("surf", 0) is None
+    assert right.goes_to("otherCompany", 0) is not None
+
+
 def test_following_takes_the_rows_that_went_through_least() -> None:
     source = of_dataset(UVA)
     forced = rights(C2D, uva=agreement("uva", relation(forced={"*": ("sql-anonymize",)})))
