@@ -7,6 +7,7 @@ a time, however large the table is.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from dataflow.errors import UnreadableDataset
 from dataflow.storage.open import Options
 from dataflow.storage.read import open_data
 from dataflow.storage.source import Source
-from dataflow.storage.table_files import csv_batches, parquet_batches, sqlite_tables
+from dataflow.storage.table_files import Table, csv_batches, parquet_batches, sqlite_tables
 from dataflow.storage.tables import Batches
 
 #: Rows of a batch of what is in memory, or is cut out of arrays.
@@ -74,20 +75,32 @@ class Tabular:
         identity: str = "",
         nbytes: int = 0,
     ) -> None:
-        self.schema, self._read = schema, read
+        self._open: Callable[[], Table] = lambda: (schema, read)
         self.identity, self.nbytes = identity, nbytes
+
+    @classmethod
+    def unopened(cls, opening: Callable[[], Table], *, identity: str, nbytes: int) -> Tabular:
+        """One of which not even the schema is read before somebody asks."""
+        found = cls(pa.schema([]), lambda: iter(()), identity=identity, nbytes=nbytes)
+        found._open = functools.cache(opening)
+        return found
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types of the columns."""
+        return self._open()[0]
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows, from the first."""
-        return self._read()
+        return self._open()[1]()
 
     def reader(self) -> pa.RecordBatchReader:
         """The same as one Arrow stream, for libraries that take one."""
-        return pa.RecordBatchReader.from_batches(self.schema, self._read())
+        return pa.RecordBatchReader.from_batches(self.schema, self.batches())
 
     def loaded(self) -> pa.Table:
         """All of it in memory."""
-        return pa.Table.from_batches(self._read(), schema=self.schema)
+        return pa.Table.from_batches(self.batches(), schema=self.schema)
 
 
 def tabular(value: Any) -> Tabular:
@@ -165,19 +178,20 @@ def _stored(stored: StoredTable) -> dict[str, Tabular]:
     )
     if stored.paths:
         return tables_of(list(stored.paths))
-    if replica.format == "csv":
-        schema, read = csv_batches(source)
-    elif replica.format == "parquet":
-        schema, read = parquet_batches(source)
-    else:
-        opened = open_data(
-            replica,
-            kind="array" if stored.kind == "array" else "dataset",
-            credentials=stored.credentials,
-            options=stored.options,
+    if replica.format in ("csv", "parquet"):
+        opening = csv_batches if replica.format == "csv" else parquet_batches
+        # Whoever has the table already does not need the file.
+        table = Tabular.unopened(
+            lambda: opening(source), identity=stored.identity, nbytes=replica.nbytes
         )
-        return {"": _of_arrays(opened, stored.identity)}
-    return {"": Tabular(schema, read, identity=stored.identity, nbytes=replica.nbytes)}
+        return {"": table}
+    opened = open_data(
+        replica,
+        kind="array" if stored.kind == "array" else "dataset",
+        credentials=stored.credentials,
+        options=stored.options,
+    )
+    return {"": _of_arrays(opened, stored.identity)}
 
 
 def _of_path(path: Path) -> dict[str, Tabular]:
