@@ -132,3 +132,40 @@ def test_a_stewards_data_are_registered_by_its_administrators(steward: Any) -> N
     body = {"url": f"{steward.participant.store.url}/a.npy", "name": "mine"}
     assert steward.call("POST", "/v1/datasets", "user", json=body).status_code == 403
     assert steward.call("POST", "/v1/datasets", "admin", json=body).status_code == 201
+
+
+def test_who_loses_his_right_while_he_reads_gets_no_more(
+    agent: Any, replica: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from starlette.requests import Request as HttpRequest
+
+    from dataflow.agent import serve_data
+    from dataflow.agent.auth import Identity
+    from dataflow.errors import NotGranted
+
+    asked: list[bool] = []
+
+    def revoked(*_: Any, again: bool = False) -> None:
+        asked.append(again)
+        if len(asked) > 2:
+            raise NotGranted({"uva": "no relation"})
+
+    async def pieces() -> Any:
+        for _ in range(10):
+            yield b"piece"
+
+    monkeypatch.setattr(agent.participant, "may_read", revoked)
+    monkeypatch.setattr(serve_data, "ASKED_AGAIN_SECONDS", -1.0)
+    scope = {"type": "http", "headers": [], "dataflow.identity": Identity(user="anna")}
+    copy = agent.participant.served_replica(replica)
+    got: list[bytes] = []
+
+    async def story() -> None:
+        stream = serve_data._metered(HttpRequest(scope), agent.participant, copy, pieces())
+        async for piece in stream:
+            got.append(piece)
+
+    with pytest.raises(NotGranted):
+        agent.run(story())
+    assert got == [b"piece"] * 2
+    assert asked == [True] * 3
