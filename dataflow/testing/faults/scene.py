@@ -311,14 +311,14 @@ class Scene:
         """End the notebook, the agents in order, and the relay."""
         if self._kernel is not None:
             self._kernel.end()
-        for name in self.names:
+        # Who reaches others by SSH comes before them: it would have them started again.
+        for name in reversed(self.names):
             pid = self.agent(name)
             if pid is not None:
                 with contextlib.suppress(KeyError, ProcessLookupError):
                     self.bed.host(name).end(pid, signal.SIGTERM)
-        for name in self.names:
-            with contextlib.suppress(TimeoutError):
-                until(lambda n=name: self.agent(n) is None, f"the end of the agent of {name}")  # type: ignore[misc]
+                with contextlib.suppress(TimeoutError):
+                    until(lambda n=name: self.agent(n) is None, f"the end of the agent of {name}")  # type: ignore[misc]
         if self._relay is not None:
             self._relay.kill()
             self._relay.wait(10)
