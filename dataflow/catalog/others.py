@@ -25,8 +25,6 @@ class Other:
         Where the site answered last.
     heard_at, viewed_at
         When it answered last, and when it last said what it knows.
-    trip
-        Seconds from a question to its answer, there and back, when last measured.
     failures
         Looks for news that failed since the last one that did not; ``tried`` after the first.
     wake
@@ -39,7 +37,6 @@ class Other:
     reached: Address | None = None
     heard_at: float | None = None
     viewed_at: float = float("-inf")
-    trip: float = 0.0
     failures: int = 0
     tried: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event)

@@ -9,7 +9,8 @@ Guarantees
 - After the network heals, all copies become equal to the logs they copy, without a restart.
 - A row reaches a copy only as its own site wrote it, and in order.
 - A site that has not answered for ``away_after`` seconds, and some round trips where these are
-  long, is away, and is back with its next answer. Only an answer to us counts: news about a site is no proof that we can reach it.
+  long, is away, and is back with its next answer. Only an answer to us counts: news about a site is
+  no proof that we can reach it.
 - A site that moved is found again as soon as it, or anybody who knows, can be reached.
 - A site whose file was lost or put back learns from the others that they remember more than it
   does, and begins a new epoch; then its present word holds everywhere.
@@ -19,32 +20,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from functools import partial
 
 import structlog
 
-from dataflow.catalog.access import Connect, KnownSite, PeerAccess
+from dataflow.catalog.access import Connect, KnownSite
 from dataflow.catalog.entries import Peer, RecordRow
+from dataflow.catalog.hints import Hints
 from dataflow.catalog.log import is_epoch
+from dataflow.catalog.news import News, heard
 from dataflow.catalog.others import Address, Other
+from dataflow.catalog.questions import Questions
 from dataflow.catalog.records import Records
-from dataflow.errors import CatalogError, DataflowError
-from dataflow.patience import Patience
+from dataflow.errors import CatalogError
 
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 #: Longest pause between two attempts to reach a site: so long may healing go unnoticed.
 LONGEST_PAUSE = 2.0
-#: News are collected for so long before they are handed out: a job writes several rows in a moment.
-GATHERING = 0.05
-#: The same while there are always news: whoever runs one job after the other would else make each
-#: follower ask several times for every one of them.
-BUSY_GATHERING = 0.25
-#: News that come so soon (s) after the last ones mean that there are always news.
-BUSY = 0.5
 #: Longest question for news (s): it is answered at once when there are any, so that asking seldom
 #: costs nothing but what idle agents cost each other.
 LONGEST_QUESTION = 10.0
@@ -87,16 +82,14 @@ class Sync:
         if me.site != records.site:
             raise CatalogError(f"{records} cannot be synchronised as {me.site!r}")
         self._log, self._me, self._clock = records, me, clock
-        self._connect, self._accesses = connect, dict[Address, PeerAccess]()
         self._away_after, self._period = away_after, period
-        #: Site → when news of its log were handed out last.
-        self._handed_out: dict[str, float] = {}
-        self._patience = max(PATIENCE, away_after)
+        self._questions = Questions(connect, clock, max(PATIENCE, away_after))
         self._unsettled_until = 0.0
         self._others: dict[str, Other] = {}
-        self._roads: dict[Address, Patience] = {}
         self._joining: dict[Address, asyncio.Task[None]] = {}
-        self._news = asyncio.Event()
+        self._news = News(clock, period)
+        held = partial(self._held, me.site)
+        self._hints = Hints(me, held, self._reached, self._questions, period)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._hinter: asyncio.Task[None] | None = None
         self._unwatch: Callable[[], None] = lambda: None
@@ -113,7 +106,7 @@ class Sync:
         for site in self._log.versions():
             if site != self._me.site:
                 self._other(site)
-        self._hinter = asyncio.create_task(self._send_hints(), name="sync hints")
+        self._hinter = asyncio.create_task(self._hints.send(), name="sync hints")
 
     async def close(self) -> None:
         """Stop; nothing of ours runs afterwards. Harmless when repeated."""
@@ -167,7 +160,7 @@ class Sync:
         other = self._others.get(site)
         if other is None or other.heard_at is None:
             return False
-        late = self._road(other.reached).more if other.reached is not None else 0.0
+        late = self._questions.road(other.reached).more if other.reached is not None else 0.0
         return self._clock() - other.heard_at <= self._away_after + late
 
     def round_trip(self, site: str) -> float | None:
@@ -175,14 +168,11 @@ class Sync:
         other = self._others.get(site)
         if other is None or other.reached is None or not self._present(site):
             return None
-        return self._road(other.reached).shortest
-
-    def _road(self, place: Address) -> Patience:
-        return self._roads.setdefault(place, Patience())
+        return self._questions.road(other.reached).shortest
 
     async def settle(self, timeout: float = 5.0) -> frozenset[str]:
         """Wait until every site known now has answered or failed once; who is away then."""
-        await self._until(
+        await self._news.until(
             lambda: not self._joining and all(other.tried for other in self._others.values()),
             timeout,
         )
@@ -190,44 +180,18 @@ class Sync:
 
     async def wait_until_seen(self, site: str, seq: int, timeout: float) -> bool:
         """Wait until our copy of ``site`` goes as far as ``seq``; false if it does not in time."""
-        return await self._until(lambda: self._log.latest(site) >= seq, timeout)
-
-    async def _until(self, done: Callable[[], bool], timeout: float) -> bool:
-        end = self._clock() + timeout
-        while not done():
-            rest = end - self._clock()
-            if rest <= 0:
-                return False
-            await _wait(self._news, min(rest, self._period))
-        return True
-
-    def _announce(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        return await self._news.until(lambda: self._log.latest(site) >= seq, timeout)
 
     def _written(self, site: str, seq: int) -> None:
         """Called by the thread that wrote."""
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._announce)
+            self._loop.call_soon_threadsafe(self._news.announce)
 
     # --- what others ask of us: an agent answers with these -----------------------------------
 
     async def records(self, site: str, since: int, wait: float) -> tuple[str, list[RecordRow]]:
         """A page of a log, ours or a copy; see `PeerAccess`."""
-        end, waited = self._clock() + wait, False
-        while True:
-            epoch, rows = self._log.page(site, since)
-            rest = end - self._clock()
-            busy = self._clock() - self._handed_out.get(site, -BUSY) < BUSY
-            if rows and rest > 0 and (waited or (busy and since > 0)):
-                await asyncio.sleep(min(BUSY_GATHERING if busy else GATHERING, rest))
-                self._handed_out[site] = self._clock()
-                return self._log.page(site, since)
-            # Whoever asks beyond our end speaks of another life of the log: tell at once.
-            if rows or rest <= 0 or not epoch or since > self._log.latest(site):
-                return epoch, rows
-            await _wait(self._news, min(rest, self._period))
-            waited = True
+        return await self._news.page(self._log, site, since, wait)
 
     async def peers(self) -> list[KnownSite]:
         """All sites whose records we hold; see `PeerAccess`."""
@@ -285,6 +249,10 @@ class Sync:
         """Where each site answers, by its own word."""
         return dict(self._log.written("peer"))
 
+    def _reached(self) -> list[Address]:
+        others = self._others.values()
+        return [one.reached for one in others if one.reached and not one.failures]
+
     def _held(self, site: str) -> tuple[str, int]:
         return self._log.origins().get(site, ("", 0))
 
@@ -300,9 +268,9 @@ class Sync:
             if not other.tried or other.failures == 1:
                 other.tried = True
                 self._unsettle()
-                self._announce()
+                self._news.announce()
             if not reached:
-                await _wait(other.wake, self._pause(other.failures - 1))
+                await heard(other.wake, self._pause(other.failures - 1))
 
     def _pause(self, failures: int) -> float:
         return min(LONGEST_PAUSE, self._period * 2.0 ** min(failures, 8))
@@ -318,8 +286,10 @@ class Sync:
         return False
 
     async def _pull(self, other: Other, place: Address) -> bool:
-        since, wait = self._log.latest(other.site), self._question(other)
-        answer = await self._ask(place, lambda at: at.records(other.site, since, wait), wait)
+        since, wait = self._log.latest(other.site), self._question(place)
+        answer = await self._questions.ask(
+            place, lambda at: at.records(other.site, since, wait), wait
+        )
         if answer is None:
             return False
         other.heard_at = self._clock()
@@ -329,7 +299,7 @@ class Sync:
             return True
         return await self._meet(other, place)
 
-    def _question(self, other: Other) -> float:
+    def _question(self, place: Address) -> float:
         """Seconds that a question for news may wait, and after which we ask about third sites.
 
         Short while sites get to know each other, and while one that was lost may still be asked
@@ -338,15 +308,14 @@ class Sync:
         if self._clock() < self._unsettled_until:
             return self._period
         longest = min(_OF_AWAY * self._away_after, LONGEST_QUESTION)
-        return max(self._period, min(longest, self._away_after - 2 * other.trip - self._period))
+        late = 2 * self._questions.road(place).round_trip
+        return max(self._period, min(longest, self._away_after - late - self._period))
 
     async def _meet(self, other: Other, place: Address) -> bool:
         """Whether this site, and no other, answers here; takes what it knows of third sites."""
-        asked = self._clock()
         view = await self._view(place)
         if view is None:
             return False
-        other.trip = self._clock() - asked
         if not any(seen.answering and seen.site == other.site for seen in view):
             log.info("another_site_answers", site=other.site, address=place[0])
             return False
@@ -370,7 +339,7 @@ class Sync:
 
     async def _view(self, place: Address) -> Sequence[KnownSite] | None:
         """What is known at an address; if that is too little of us, tell it."""
-        view = await self._ask(place, lambda at: at.peers(), at_once=True)
+        view = await self._questions.ask(place, lambda at: at.peers(), at_once=True)
         if view is None:
             return None
         doors = self._doors()
@@ -381,11 +350,11 @@ class Sync:
                     other.hinted = seen.address
         remembered = next((seen for seen in view if seen.site == self._me.site), None)
         if remembered is None:
-            await self._tell(place)
+            await self._hints.tell(place)
         elif not remembered.answering:
             self._compare(remembered, place)
             if (remembered.epoch, remembered.seq) < self._held(self._me.site):
-                await self._tell(place)
+                await self._hints.tell(place)
         return view
 
     def _compare(self, remembered: KnownSite, place: Address) -> None:
@@ -404,7 +373,7 @@ class Sync:
             held = self._held(seen.site)
             while held < (seen.epoch, seen.seq):
                 since, site = held[1], seen.site
-                answer = await self._ask(place, lambda at: at.records(site, since, 0.0))  # noqa: B023
+                answer = await self._questions.ask(place, lambda at: at.records(site, since, 0.0))  # noqa: B023
                 if answer is None:
                     return
                 self._take(site, *answer)
@@ -425,83 +394,4 @@ class Sync:
             if seen.answering and seen.site != self._me.site:
                 self._give(seen.site, place)
         del self._joining[place]
-        self._announce()
-
-    # --- questions ----------------------------------------------------------------------------
-
-    async def _ask(
-        self,
-        place: Address,
-        question: Callable[[PeerAccess], Awaitable[T]],
-        wait: float = 0.0,
-        *,
-        at_once: bool = False,
-    ) -> T | None:
-        """The answer, or ``None`` if there is none in time; it may be held back for ``wait`` s.
-
-        What is answered ``at_once`` tells the delay.
-        """
-        road, begun = self._road(place), self._clock()
-        try:
-            if place not in self._accesses:
-                self._accesses[place] = self._connect(*place)
-            usual = wait + self._patience
-            async with asyncio.timeout(road.stretched(usual)):
-                again = usual + road.more
-                answer = await _soonest(lambda: question(self._accesses[place]), again)
-            if at_once:
-                road.answered(self._clock() - begun)
-            return answer
-        except (DataflowError, OSError, TimeoutError) as error:
-            log.debug("no_answer", address=place[0], reason=str(error) or type(error).__name__)
-        except Exception:
-            log.exception("answer_unreadable", address=place[0])
-        road.failed()
-        return None
-
-    async def _tell(self, place: Address) -> None:
-        if self._me.address is None:
-            return  # nobody could read us, and would try for ever
-        epoch, seq = self._held(self._me.site)
-        me = self._me
-        await self._ask(place, lambda at: at.hint(me.site, seq, epoch=epoch, address=me.address))
-
-    async def _send_hints(self) -> None:
-        """Tell everybody of our own new rows, once for many.
-
-        Who follows us has them already; this wakes those who gave up for a while.
-        """
-        told = self._held(self._me.site)
-        while True:
-            await asyncio.sleep(self._period)
-            with suppress(CatalogError):  # a file that cannot be read now: look again
-                if told != (now := self._held(self._me.site)):
-                    others = self._others.values()
-                    places = [one.reached for one in others if one.reached and not one.failures]
-                    await asyncio.gather(*(self._tell(place) for place in places))
-                    told = now
-
-
-async def _soonest(ask: Callable[[], Awaitable[T]], every: float) -> T:
-    """The first answer, or failure, to a question that is asked again while nothing comes.
-
-    One that got lost in a cut is not waited for when the road is whole again.
-    """
-    asked: set[asyncio.Future[T]] = set()
-    try:
-        while True:
-            asked.add(asyncio.ensure_future(ask()))
-            done, _ = await asyncio.wait(asked, timeout=every, return_when=asyncio.FIRST_COMPLETED)
-            if done:
-                return done.pop().result()
-    finally:
-        for one in asked:
-            one.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Until the event or the end of the time, whichever comes first."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
+        self._news.announce()

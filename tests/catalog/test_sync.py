@@ -16,8 +16,9 @@ from network import Network, Participant, contents, equal, run, until
 import dataflow.catalog.log as log_module
 from dataflow.catalog.access import PeerAccess
 from dataflow.catalog.entries import Peer
+from dataflow.catalog.news import BUSY_GATHERING, GATHERING
 from dataflow.catalog.records import Records
-from dataflow.catalog.sync import BUSY_GATHERING, GATHERING, Sync
+from dataflow.catalog.sync import Sync
 from dataflow.errors import CatalogError
 
 
