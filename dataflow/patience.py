@@ -17,7 +17,9 @@ ROUND_TRIPS = 5.0
 #: No limit is stretched beyond this (s).
 LONGEST = 60.0
 #: How much longer the longer tries are.
-_STEP = 3.0
+STEP = 3.0
+#: Who has nobody else to ask begins no further try after so many seconds.
+BEARABLE = 6.0
 
 
 class Patience:
@@ -34,13 +36,18 @@ class Patience:
     """
 
     def __init__(self) -> None:
-        self._taken: deque[float] = deque(maxlen=9)
+        self._taken: deque[float] = deque(maxlen=5)
         self._failures = 0
 
     def answered(self, seconds: float) -> None:
         """A question was answered at once; asking and answering took so long."""
         self._taken.append(max(seconds, 0.0))
         self._failures = 0
+
+    def took(self, seconds: float) -> None:
+        """An answer that may have been held back has taken at least so long on the way."""
+        if seconds > self.round_trip:
+            self.answered(seconds)
 
     def failed(self) -> None:
         """Nothing came in time."""
@@ -67,4 +74,4 @@ class Patience:
         Of tries that fail every second is three times as long, every fourth nine times, and so on.
         """
         doublings = (self._failures & -self._failures).bit_length() - 1 if self._failures else 0
-        return max(usual, min((usual + self.more) * _STEP**doublings, LONGEST))
+        return max(usual, min((usual + self.more) * STEP**doublings, LONGEST))

@@ -14,8 +14,9 @@ from typing import Literal
 from dataflow.stores import Store, opened_as
 
 Trust = Literal["lab", "steward"]
-#: ``closed``: nobody known could carry anything over.
-LinkOrigin = Literal["assumed", "declared", "measured", "closed"]
+#: ``timed``: its latency was measured, its bandwidth not yet; ``closed``: nobody known could carry
+#: anything over.
+LinkOrigin = Literal["assumed", "timed", "declared", "measured", "closed"]
 
 #: What is believed of a road nobody has declared or measured: a slow one, so that a plan that
 #: needs it looks as expensive as it may turn out to be.

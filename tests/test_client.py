@@ -47,6 +47,33 @@ def says(status: int, **options: Any) -> Answer:
     return lambda request: httpx2.Response(status, **options)
 
 
+def late(times: int, error: type[Exception]) -> Answer:
+    """So often nothing comes in time; then the site agrees to take the job."""
+    tried = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        tried.append(request)
+        if len(tried) <= times:
+            raise error("too late", request=request)  # type: ignore[call-arg]
+        return httpx2.Response(200)
+
+    return answer
+
+
+@pytest.mark.parametrize("error", [httpx2.ConnectTimeout, httpx2.ReadTimeout])
+def test_what_a_user_asks_is_asked_again_while_the_road_is_late(error: type[Exception]) -> None:
+    asked(late(3, error), lambda client: client.ask("j1", "cancel"))
+    with pytest.raises(SiteUnreachable):
+        asked(late(1, error), lambda client: client.cancel("o1"))  # whose caller asks again itself
+
+
+def test_reading_a_copy_is_given_up_at_once_where_there_are_others() -> None:
+    read = late(1, httpx2.ConnectTimeout)
+    with pytest.raises(SiteUnreachable, match="no connection within"):
+        asked(read, lambda client: client.archive("r1"))
+    asked(late(1, httpx2.ConnectTimeout), lambda client: client.archive("r1", bear=True))
+
+
 # --- errors that an answer carries ----------------------------------------------------------------
 
 

@@ -34,6 +34,15 @@ def test_some_tries_are_long_and_most_are_short() -> None:
     assert patience.stretched(2.0) < 3, "an answer begins anew"
 
 
+def test_what_was_held_back_tells_if_it_took_longer_than_the_usual() -> None:
+    patience = Patience()
+    patience.answered(1.0)
+    patience.took(0.2)
+    assert patience.round_trip == 1.0, "it may have been on the way for longer"
+    patience.took(4.0)
+    assert patience.round_trip == 2.5
+
+
 @given(
     st.lists(st.floats(0, 1e3) | st.none(), max_size=40),
     st.floats(0.1, 1e3),

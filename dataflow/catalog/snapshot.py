@@ -301,10 +301,11 @@ def _stores(written: Sequence[Written]) -> tuple[Store, ...]:
 
 
 def _links(written: Iterable[Written]) -> tuple[Link, ...]:
-    best: dict[str, tuple[tuple[bool, float, bool, str], Link]] = {}
+    best: dict[str, tuple[tuple[tuple[bool, bool], float, bool, str], Link]] = {}
     for writer, link in written:
         told_by_an_end = writer in (link.source, link.target)
-        rank = (link.origin == "measured", link.measured_at or 0.0, told_by_an_end, writer)
+        told = (link.origin == "measured", link.origin != "timed")
+        rank = (told, link.measured_at or 0.0, told_by_an_end, writer)
         name = link_id(link)
         if name not in best or rank > best[name][0]:
             best[name] = (rank, link)

@@ -8,7 +8,7 @@ connections, for one event loop.
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -72,6 +72,8 @@ class AgentClient:
         The way there, if the address begins with ``ssh://``; it brings its own token.
     patience
         What is known of the time that its answers take, shared with others who ask there.
+    there
+        Whether the site answers others, or other questions, at the moment.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class AgentClient:
         transport: httpx2.AsyncBaseTransport | None = None,
         reach: SshReach | None = None,
         patience: Patience | None = None,
+        there: Callable[[], bool] = lambda: False,
     ) -> None:
         address = site.address if isinstance(site, Site) else site
         if not address:
@@ -97,6 +100,7 @@ class AgentClient:
             transport=transport,
             reach=reach,
             patience=patience,
+            there=there,
         )
         #: Where its agent answers, and the site's name; the address as long as that is not known.
         self.address = self._way.address
@@ -128,7 +132,7 @@ class AgentClient:
     async def join(self, address: str, credentials: str | None = None) -> None:
         """Have the site join the federation of which an agent answers at ``address``."""
         body = {"address": address, "credentials": credentials}
-        await self._way.ask("POST", "/v1/join", body, again=True)
+        await self._way.ask("POST", "/v1/join", body, again=True, bear=True)
 
     async def register(
         self,
@@ -150,7 +154,7 @@ class AgentClient:
             "replica_of": replica_of,
         }
         return await self._way.record(
-            "POST", "/v1/datasets", Dataset, body, seconds=READING_SECONDS
+            "POST", "/v1/datasets", Dataset, body, seconds=READING_SECONDS, bear=True
         )
 
     async def probe(self, nbytes: int) -> None:
@@ -167,11 +171,13 @@ class AgentClient:
     async def agree(self, agreement: Agreement) -> None:
         """Put an agreement in the place of the one of its name; for administrators."""
         path = f"/v1/agreements/{segment(agreement.name)}"
-        await self._way.ask("PUT", path, {"agreement": to_document(agreement)}, again=True)
+        body = {"agreement": to_document(agreement)}
+        await self._way.ask("PUT", path, body, again=True, bear=True)
 
     async def withdraw(self, name: str) -> None:
         """Take an agreement back; for administrators."""
-        await self._way.ask("DELETE", f"/v1/agreements/{segment(name)}", again=True)
+        path = f"/v1/agreements/{segment(name)}"
+        await self._way.ask("DELETE", path, again=True, bear=True)
 
     # --- catalog: dataflow.catalog.sync.PeerAccess ----------------------------------------------
 
@@ -267,13 +273,20 @@ class AgentClient:
 
     # --- jobs ---------------------------------------------------------------------------------
 
-    async def submit(self, created: JobCreated, payloads: Mapping[str, bytes]) -> str:
-        """Have the site coordinate a job; the same job again changes nothing."""
+    async def submit(
+        self, created: JobCreated, payloads: Mapping[str, bytes], *, bear: bool = True
+    ) -> str:
+        """Have the site coordinate a job; the same job again changes nothing.
+
+        With ``bear``, a road that has just become slow is borne with.
+        """
         body = {
             "created": to_document(created),
             "payloads": {code: base64.b64encode(data).decode() for code, data in payloads.items()},
         }
-        answer = await self._way.record("POST", "/v1/jobs", dict[str, str], body, again=True)
+        answer = await self._way.record(
+            "POST", "/v1/jobs", dict[str, str], body, again=True, bear=bear
+        )
         return answer["job"]
 
     async def job_document(self, job: str) -> Mapping[str, Any]:
@@ -291,12 +304,15 @@ class AgentClient:
 
     async def ask(self, job: str, what: What, by: str = "") -> None:
         """Have a job cancelled, suspended or resumed."""
-        await self._way.ask("POST", f"/v1/jobs/{segment(job)}/{what}", {"by": by}, again=True)
+        path = f"/v1/jobs/{segment(job)}/{what}"
+        await self._way.ask("POST", path, {"by": by}, again=True, bear=True)
 
     async def ledger_documents(self, job: str | None = None) -> list[dict[str, Any]]:
         """Bytes that crossed links, by the site's own count, as documents of entries."""
         query = {} if job is None else {"job": job}
-        return await self._way.record("GET", "/v1/ledger", list[dict[str, Any]], query=query)
+        return await self._way.record(
+            "GET", "/v1/ledger", list[dict[str, Any]], query=query, bear=True
+        )
 
     # --- data ---------------------------------------------------------------------------------
 
@@ -341,8 +357,10 @@ class AgentClient:
             "GET", path, list[FileEntry], headers=headers, seconds=READING_SECONDS
         )
 
-    async def archive(self, replica: str, *, job: str | Errand = "") -> bytes:
+    async def archive(self, replica: str, *, job: str | Errand = "", bear: bool = False) -> bytes:
         """All objects of a small replica as a ZIP archive.
+
+        With ``bear``, a road that has just become slow is borne with.
 
         Raises
         ------
@@ -352,7 +370,7 @@ class AgentClient:
             If the replica does not exist.
         """
         path = f"/v1/archives/{segment(replica)}"
-        return await self._way.ask("GET", path, headers=self.headers(job))
+        return await self._way.ask("GET", path, headers=self.headers(job), bear=bear)
 
     async def read(
         self,

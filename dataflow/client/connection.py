@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Mapping,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,7 +29,7 @@ from dataflow.errors import (
     SiteUnreachable,
     from_document,
 )
-from dataflow.patience import Patience
+from dataflow.patience import BEARABLE, LONGEST, STEP, Patience
 
 T = TypeVar("T")
 
@@ -62,7 +69,7 @@ class Connection:
         ``http://…``, ``https://…``, ``unix:///path``, or with ``reach`` ``ssh://…``.
     reach
         The way to an agent that is reached by SSH; its token is used then.
-    token, timeout, transport, patience
+    token, timeout, transport, patience, there
         As for :class:`~dataflow.client.AgentClient`.
 
     Raises
@@ -81,8 +88,9 @@ class Connection:
         transport: httpx2.AsyncBaseTransport | None = None,
         reach: SshReach | None = None,
         patience: Patience | None = None,
+        there: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.patience = patience or Patience()
+        self.patience, self._there = patience or Patience(), there
         parts = urlsplit(address)
         schemes = ("http", "https", "unix") if reach is None else ("ssh",)
         if parts.scheme not in schemes or not (parts.netloc or parts.path):
@@ -148,6 +156,8 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         seconds: float | None = None,
         again: bool = False,
+        bear: bool = False,
+        hold: float | None = None,
     ) -> bytes:
         """The body of the answer.
 
@@ -160,6 +170,12 @@ class Connection:
         again
             Asking twice does no harm: one more try is made if the agent had closed a kept
             connection, which is found out only by using it.
+        bear
+            The road may have become slow a moment ago: a try that gets no connection in time is
+            followed by a longer one, for some seconds, and as long as the site is known to be
+            there. So is one that gets no answer, if asking twice does no harm.
+        hold
+            Seconds that the agent may hold its answer back, besides.
 
         Raises
         ------
@@ -180,43 +196,78 @@ class Connection:
             content = json.dumps(body).encode()
             nbytes = len(content)
             sent["content-type"] = "application/json"
-        base = await self._base()
+        twice = (again or method == "GET") and not isinstance(body, Stream)
         patience, loop = self.patience, asyncio.get_running_loop()
-        connect = patience.stretched(CONNECT_SECONDS)
-        at_once = seconds is None and not nbytes
-        seconds = (self.timeout if seconds is None else seconds) + patience.more
-        limit = connect + seconds + nbytes / SLOWEST
-        timeout = httpx2.Timeout(limit, connect=connect)
-
-        async def once() -> httpx2.Response:
-            return await self._http.request(
-                method,
-                base + path,
-                params=query,
-                content=content,
-                headers=sent,
-                timeout=timeout,
-            )
-
-        begun = loop.time()
-        try:
-            async with asyncio.timeout(limit):
-                try:
-                    response = await once()
-                except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
-                    if (not again and method != "GET") or isinstance(body, Stream):
-                        raise
-                    response = await once()
-        except TimeoutError as error:
-            if self._reach is not None:
-                self._reach.doubt()
-            raise SiteUnreachable(self.name, f"no answer within {limit:.0f} s") from error
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError) as error:
-            raise self._unreachable(error, connect) from error
+        at_once = seconds is None and hold is None and not nbytes
+        if hold is not None:
+            seconds = hold + POLL_GRACE
+        usual = (self.timeout if seconds is None else seconds) + patience.more
+        usual += nbytes / SLOWEST
+        started, tries = loop.time(), 0
+        while True:
+            base = await self._base()
+            longer = CONNECT_SECONDS * STEP**tries
+            connect = max(patience.stretched(CONNECT_SECONDS), min(longer, LONGEST))
+            limit = connect + usual + (connect - CONNECT_SECONDS if tries else 0.0)
+            begun = loop.time()
+            try:
+                request = self._http.build_request(
+                    method,
+                    base + path,
+                    params=query,
+                    content=content,
+                    headers=sent,
+                    timeout=httpx2.Timeout(limit, connect=connect),
+                )
+                async with asyncio.timeout(limit) as end, self._as_long_as_there(end, tries):
+                    response = await self._sent(request, twice=twice)
+                break
+            except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError) as error:
+                failed = self._unreachable(error, connect, limit)
+                late = isinstance(error, httpx2.ConnectTimeout)
+                late |= twice and isinstance(error, TimeoutError | httpx2.TimeoutException)
+                if not (late and bear and self._bears(loop.time() - started)):
+                    raise failed from error
+            tries += 1
         if at_once:
             patience.answered(loop.time() - begun)
+        elif hold is not None:
+            patience.took(loop.time() - begun - hold)
         self._check(response)
         return response.content
+
+    def _bears(self, seconds: float) -> bool:
+        return seconds < BEARABLE or (seconds < LONGEST and self._there())
+
+    @asynccontextmanager
+    async def _as_long_as_there(self, end: asyncio.Timeout, tries: int) -> AsyncGenerator[None]:
+        """End a try that is longer than usual once the site is known to be gone."""
+        loop, watch = asyncio.get_running_loop(), None
+
+        def look() -> None:
+            nonlocal watch
+            if loop.time() - begun >= BEARABLE and not self._there():
+                end.reschedule(loop.time())
+            else:
+                watch = loop.call_later(1.0, look)
+
+        begun = loop.time()
+        if tries:
+            look()
+        try:
+            yield
+        finally:
+            if watch is not None:
+                watch.cancel()
+
+    async def _sent(self, request: httpx2.Request, *, twice: bool) -> httpx2.Response:
+        """What is answered; asked once more over a new connection if the agent had closed this one."""
+        try:
+            return await self._http.send(request)
+        except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
+            if not twice:
+                raise
+            return await self._http.send(request)
 
     async def record(
         self,
@@ -229,10 +280,20 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         seconds: float | None = None,
         again: bool = False,
+        bear: bool = False,
+        hold: float | None = None,
     ) -> T:
         """The answer as a record, or as a list of them; else as :meth:`ask`."""
         answer = await self.ask(
-            method, path, body, query=query, headers=headers, seconds=seconds, again=again
+            method,
+            path,
+            body,
+            query=query,
+            headers=headers,
+            seconds=seconds,
+            again=again,
+            bear=bear,
+            hold=hold,
         )
         try:
             return from_json(cls, answer)
@@ -242,9 +303,7 @@ class Connection:
     async def poll(self, path: str, cls: type[T], wait: float, **query: Any) -> T:
         """The same for an answer that may wait up to ``wait`` s for news."""
         wait = min(max(wait, 0.0), LONGEST_WAIT)
-        return await self.record(
-            "GET", path, cls, query={**query, "wait": wait}, seconds=wait + POLL_GRACE
-        )
+        return await self.record("GET", path, cls, query={**query, "wait": wait}, hold=wait)
 
     @asynccontextmanager
     async def stream(
@@ -266,10 +325,8 @@ class Connection:
                 response = await self._http.send(request, stream=True)
                 if not response.is_success:
                     await response.aread()
-        except TimeoutError as error:
-            raise SiteUnreachable(self.name, f"no answer within {seconds:.0f} s") from error
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError) as error:
-            raise self._unreachable(error, connect) from error
+            raise self._unreachable(error, connect, seconds) from error
         try:
             self._check(response)
             if "range" in headers and response.status_code != 206:
@@ -287,9 +344,13 @@ class Connection:
 
     # --- errors -------------------------------------------------------------------------------
 
-    def _unreachable(self, error: Exception, connect: float = CONNECT_SECONDS) -> SiteUnreachable:
+    def _unreachable(
+        self, error: Exception, connect: float = CONNECT_SECONDS, limit: float = 0.0
+    ) -> SiteUnreachable:
         if self._reach is not None:
             self._reach.doubt()
+        if isinstance(error, TimeoutError):
+            return SiteUnreachable(self.name, f"no answer within {limit:.0f} s")
         if isinstance(error, httpx2.ConnectTimeout):
             self.patience.failed()
             return SiteUnreachable(self.name, f"no connection within {connect:g} s")

@@ -25,6 +25,7 @@ import structlog
 from dataflow.client.forward import Forward
 from dataflow.config.records import SshAccess
 from dataflow.errors import ConfigError, DataflowError, SiteRefused, SiteUnreachable
+from dataflow.patience import STEP, Patience
 from dataflow.versions import as_table, differences, incompatible, versions
 
 log = structlog.get_logger(__name__)
@@ -76,6 +77,7 @@ class SshReach:
         self._host = host[: -len(f":{parts.port}")] if parts.port else host
         self._user, self._port = unquote(parts.username or ""), parts.port
         self._connection: Any = None
+        self._patience = Patience()
         self._forward = Forward(self._dial)
         self._forwards: dict[tuple[str, int], Forward] = {}
         self._behind: str | tuple[str, int] = ""
@@ -213,16 +215,22 @@ class SshReach:
             given["config"] = [str(self.access.config)]
         if self.access.known_hosts is not None:
             given["known_hosts"] = str(self.access.known_hosts)
+        # A login takes many round trips: on a road that nobody has seen yet, or that has become
+        # slow, every second try is a long one.
+        longer = min(self._patience.stretched(1.0), STEP)
+        connect = CONNECT_SECONDS * longer
         try:
-            return await asyncssh.connect(
+            connection = await asyncssh.connect(
                 self._host,
-                connect_timeout=CONNECT_SECONDS,
-                login_timeout=LOGIN_SECONDS,
+                connect_timeout=connect,
+                login_timeout=LOGIN_SECONDS * longer,
                 keepalive_interval=ALIVE_SECONDS,
                 keepalive_count_max=MOST_SILENT,
                 client_version="dataflow",
                 **given,
             )
+            self._patience.answered(0.0)
+            return connection
         except asyncssh.HostKeyNotVerifiable as error:
             raise SiteRefused(
                 self.site,
@@ -243,9 +251,12 @@ class SshReach:
                 f"there; connect once with ssh {self._host} and look at the key",
             ) from error
         except TimeoutError as error:
-            reason = f"no SSH connection to {self._host!r} within {CONNECT_SECONDS:g} s"
+            self._patience.failed()
+            reason = f"no SSH connection to {self._host!r} within {connect:g} s"
             raise SiteUnreachable(self.site, reason) from error
         except (asyncssh.Error, OSError) as error:
+            if isinstance(error, asyncssh.ConnectionLost):  # as when the login takes too long
+                self._patience.failed()
             reason = f"no SSH connection to {self._host!r}: {_text(error)}"
             raise SiteUnreachable(self.site, reason) from error
 

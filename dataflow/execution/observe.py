@@ -281,7 +281,7 @@ def link_of(crossed: Crossed, known: Link | None, now: float) -> Link | None:
     latency = ASSUMED_LATENCY if known is None else known.latency
     # A latency that was too high an estimate must not make a road look endlessly wide.
     seen = crossed.nbytes / max(crossed.seconds - latency, crossed.seconds / 2)
-    if known is not None and known.origin != "assumed" and isfinite(known.bandwidth):
+    if known is not None and known.origin not in ("assumed", "timed") and isfinite(known.bandwidth):
         seen = (1 - TRANSFER_WEIGHT) * known.bandwidth + TRANSFER_WEIGHT * seen
     return Link(
         source=crossed.source,

@@ -74,9 +74,9 @@ class Jobs:
         return self.coordinator.submit(created, payloads)
 
     async def hand_over(
-        self, created: JobCreated, payloads: Mapping[str, bytes], site: str
+        self, created: JobCreated, payloads: Mapping[str, bytes], site: str, *, last: bool = True
     ) -> None:
-        """Have a site coordinate a job: this one or another.
+        """Have a site coordinate a job: this one or another; patiently if it is the last to ask.
 
         Raises
         ------
@@ -86,7 +86,7 @@ class Jobs:
         if site == self._name:
             await self.submit(created, payloads)
             return
-        await self._ways.to(site).submit(created, payloads)
+        await self._ways.to(site).submit(created, payloads, bear=last)
         self._keepers[created.job] = site
 
     async def job(self, job_id: str) -> JobView:

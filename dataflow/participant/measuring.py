@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from dataflow.catalog.records import Records
 from dataflow.catalog.sync import Sync
+from dataflow.client.distance import distance
 from dataflow.client.probe import measure_link, measure_store
 from dataflow.errors import DataflowError
 from dataflow.participant.opened import Opened
@@ -22,6 +23,8 @@ LINK_VALID_SECONDS = 24 * 3600.0
 STORE_AGAIN_SECONDS = 300.0
 #: A delay that differs by more than this (s), and by this share, has changed.
 LEAST_CHANGE, CHANGED = 0.004, 0.2
+#: Seconds between two looks, and between two for the delay of one road.
+LOOK_SECONDS, DELAY_SECONDS = 1.0, 3.0
 
 
 class Measuring:
@@ -55,6 +58,8 @@ class Measuring:
         self.roads: dict[tuple[str, str], Link] = {}
         #: When sites of stores were measured, or could not be.
         self._asked: dict[str, float] = {}
+        #: When the delay of a road was last looked at.
+        self._looked: dict[str, float] = {}
 
     async def run(self) -> None:
         """Measure the way from each other site to this one, once it is there and again daily.
@@ -72,28 +77,48 @@ class Measuring:
                     continue
                 with suppress(DataflowError, OSError):
                     for link in await self._measure(site):
-                        if self._has_site:
-                            self._records.add(link)
-                        else:  # no site, nothing to tell others of
-                            self.roads[link.source, link.target] = link
-            self._follow_delays()
-            await asyncio.sleep(1.0)
+                        self._keep(link)
+            await asyncio.sleep(LOOK_SECONDS)
 
-    def _follow_delays(self) -> None:
-        """Publish the delay of a measured road when it has changed; the looks for news tell it."""
-        topology = self._topology()
-        for source in topology.site_by_name:
-            seen = self._sync.round_trip(source)
-            own = self.roads.get((source, self._name))
-            known = own or topology.link(source, self._name)
-            if seen is None or known.origin != "measured":
-                continue
-            if abs(seen - known.latency) > max(LEAST_CHANGE, CHANGED * known.latency):
-                link = replace(known, latency=seen, measured_at=self._clock())
-                if self._has_site:
-                    self._records.add(link)
-                else:
-                    self.roads[source, self._name] = link
+    async def follow_delays(self) -> None:
+        """Keep the delay of each road as it is of late. Never ends.
+
+        It is known as soon as a site has answered a few times, and needs no quiet machine as a
+        bandwidth does: until that is measured too, the road is one whose delay is known.
+        """
+        while True:
+            sites = [site for site in self._topology().sites if site.name != self._name]
+            await asyncio.gather(*(self._follow(site) for site in sites))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _follow(self, site: Site) -> None:
+        source = site.name
+        seen = self._sync.round_trip(source)
+        if seen is None or self._known(source).origin not in ("assumed", "timed", "measured"):
+            return
+        if site.address is not None:
+            # The looks for news would tell it too, and are late whenever their agent is busy.
+            at = self._clock()
+            if at - self._looked.get(source, 0.0) < DELAY_SECONDS:
+                return
+            self._looked[source] = at
+            seen = min(seen, await distance(site.address) or seen)
+        known = self._known(source)
+        with suppress(DataflowError, OSError):  # a full disk, say: it passes
+            if known.origin == "assumed":
+                self._keep(replace(known, latency=seen, origin="timed"))
+            elif abs(seen - known.latency) > max(LEAST_CHANGE, CHANGED * known.latency):
+                measured_at = self._clock() if known.origin == "measured" else None
+                self._keep(replace(known, latency=seen, measured_at=measured_at))
+
+    def _known(self, source: str) -> Link:
+        return self.roads.get((source, self._name)) or self._topology().link(source, self._name)
+
+    def _keep(self, link: Link) -> None:
+        if self._has_site:
+            self._records.add(link)
+        else:  # no site, nothing to tell others of
+            self.roads[link.source, link.target] = link
 
     def _measured_lately(self, source: str) -> bool:
         known: Link | None = self.roads.get((source, self._name)) or self._records.get(

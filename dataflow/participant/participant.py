@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ class Participant:
         self.site: Site = federation.site or Site(name=VISITOR, workers=0)
         self.name = self.site.name
         self.state_dir = federation.state
-        self.ways = Ways(federation, self.name, self.topology)
+        self.ways = Ways(federation, self.name, self.topology, self._silent)
         self.ways.check()
         self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.records = Records(self.state_dir / "catalog.db", self.name)
@@ -235,10 +236,12 @@ class Participant:
         self.coordinator.start()
         if self._has_site:
             self._do(self._settle_in())
+            self._do(self._measuring.follow_delays())
             self._do(self._revoking.run())
             self._do(tidy_daily(self.stores, self.cache, self._clock))
         elif self.federation.views or any(p.ssh is not None for p in self.federation.peers):
             self._do(self._measuring.run())  # what is relayed goes over here
+            self._do(self._measuring.follow_delays())
 
     async def close(self) -> None:
         """Stop everything of ours; unfinished jobs are taken up at the next start."""
@@ -284,6 +287,9 @@ class Participant:
 
     def _away(self) -> frozenset[str]:
         return self.sync.away() if self._started else frozenset()
+
+    def _silent(self, site: str) -> float:
+        return self.sync.silent().get(site, inf)
 
     async def join(self, address: str, credentials: str | None) -> None:
         """Join the federation of which an agent answers at ``address``; an administrator's word."""
@@ -486,10 +492,10 @@ class Participant:
         return await self._jobs.submit(created, payloads)
 
     async def hand_over(
-        self, created: JobCreated, payloads: Mapping[str, bytes], site: str
+        self, created: JobCreated, payloads: Mapping[str, bytes], site: str, *, last: bool = True
     ) -> None:
         """Have a site coordinate a job; see :meth:`.Jobs.hand_over`."""
-        await self._jobs.hand_over(created, payloads, site)
+        await self._jobs.hand_over(created, payloads, site, last=last)
 
     async def job(self, job_id: str) -> JobView:
         """A job of any site; see :meth:`.Jobs.job`."""

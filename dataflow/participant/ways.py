@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from urllib.parse import urlsplit
 
 import structlog
@@ -17,6 +18,9 @@ from dataflow.sites import Site, Topology
 from dataflow.storage import credentials as secrets
 
 log = structlog.get_logger(__name__)
+
+#: Whoever was heard of within so many seconds is there, as far as a user's own question goes.
+LATELY_SECONDS = 15.0
 
 
 class Ways:
@@ -34,12 +38,18 @@ class Ways:
         Who we are, for the others' ledgers.
     topology
         The world as it is known now.
+    silent
+        Seconds since a site answered us last, whatever it was asked.
     """
 
     def __init__(
-        self, federation: Federation, caller: str, topology: Callable[[], Topology]
+        self,
+        federation: Federation,
+        caller: str,
+        topology: Callable[[], Topology],
+        silent: Callable[[str], float] = lambda site: inf,
     ) -> None:
-        self._caller, self._topology = caller, topology
+        self._caller, self._topology, self._silent = caller, topology, silent
         self._named = {peer.address.rstrip("/"): peer.credentials for peer in federation.peers}
         self._by_site = {peer.site: peer.address for peer in federation.peers if peer.site}
         self._ssh = {
@@ -105,7 +115,14 @@ class Ways:
             reach = self._ssh.get(address)
             token = self._token(address) if reach is None else None
             patience = self._patience.setdefault(address, Patience())
-            client = AgentClient(record, token, caller=self._caller, reach=reach, patience=patience)
+            client = AgentClient(
+                record,
+                token,
+                caller=self._caller,
+                reach=reach,
+                patience=patience,
+                there=lambda: self._silent(site) < LATELY_SECONDS + patience.more,
+            )
             self._clients[address, site] = client
         return client
 

@@ -335,6 +335,11 @@ def _notes(facts: Facts, moved: Sequence[Transfer]) -> list[str]:
             notes.append(f"never ran, each {first}: {_few(facts.untimed)}")
     roads = {(t.source, t.target): facts.world.roads[t.source, t.target] for t in moved}
     for (source, target), road in roads.items():
+        if road.origin == "timed":
+            notes.append(
+                f"the bandwidth from {source} to {target} was never measured or declared: taken as "
+                f"{format_rate(road.bandwidth)}"
+            )
         if road.origin == "assumed":
             notes.append(
                 f"the link from {source} to {target} was never measured or declared: taken as "

@@ -273,7 +273,9 @@ def delay(topology: Topology, here: str, there: str) -> float | None:
     known = {(link.source, link.target): link for link in topology.links}
     ways = (known.get((there, here)), known.get((here, there)))
     sure = [link for link in ways if link is not None and link.origin != "assumed"]
-    best = next((link for link in sure if link.origin == "measured"), next(iter(sure), None))
+    best = next(
+        (link for link in sure if link.origin in ("measured", "timed")), next(iter(sure), None)
+    )
     return None if best is None else best.latency
 
 

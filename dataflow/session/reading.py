@@ -73,7 +73,8 @@ def read(
             store = opened[replica]
             if replica.site == participant.name or store is not None:
                 return _opened(participant, loop, dataset, replica, store, lazy)
-            return _there(participant, loop, dataset, replica, errand, lazy, small)
+            bear = replica == ranked[-1]
+            return _there(participant, loop, dataset, replica, errand, lazy, small, bear)
         except (SiteError, UnknownDataset, UnreadableDataset, CorruptResult) as error:
             last = error
     raise last
@@ -108,12 +109,13 @@ def _there(
     errand: Errand,
     lazy: bool,
     small: bool,
+    bear: bool,
 ) -> Any:
     from dataflow.storage.read import open_data
 
     client = participant.ways.to(participant.opened.server(replica))
     if small and replica.format == "zarr" and replica.nbytes <= SMALL_ARRAY:
-        return loop.run(_small(participant, dataset, replica, errand))
+        return loop.run(_small(participant, dataset, replica, errand, bear))
     loop.run(client.ready())
     try:
         url = client.data_url(replica_id(replica))
@@ -129,14 +131,14 @@ def _there(
 
 
 async def _small(
-    participant: Participant, dataset: Dataset, replica: Replica, errand: Errand
+    participant: Participant, dataset: Dataset, replica: Replica, errand: Errand, bear: bool
 ) -> Any:
     """All files of a small array in one round trip, in place of one for each file."""
     from dataflow.storage.read import as_kind, open_data
     from dataflow.storage.small import small_result
 
     client = participant.ways.to(participant.opened.server(replica))
-    files = unpacked(replica, await client.archive(replica_id(replica), job=errand))
+    files = unpacked(replica, await client.archive(replica_id(replica), job=errand, bear=bear))
     opened = small_result(replica.url, files.get)
     if opened is not None:
         return as_kind(opened, dataset.kind, replica)

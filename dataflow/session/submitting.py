@@ -32,14 +32,15 @@ async def submit(
     SiteUnreachable, SiteRefused
         What the last that was asked had to say.
     """
-    last: DataflowError | None = None
-    for site in keepers(participant, created.plan, coordinator):
+    failed: DataflowError | None = None
+    asked = keepers(participant, created.plan, coordinator)
+    for site in asked:
         try:
-            await participant.hand_over(created, payloads, site)
+            await participant.hand_over(created, payloads, site, last=site == asked[-1])
             return
         except (SiteUnreachable, SiteRefused) as error:
-            last = error
-    raise last or SiteUnreachable("the federation", "no site answers that could keep the job")
+            failed = error
+    raise failed or SiteUnreachable("the federation", "no site answers that could keep the job")
 
 
 def keepers(participant: Participant, plan: Plan, coordinator: str | None) -> list[str]:

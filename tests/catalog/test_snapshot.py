@@ -139,6 +139,9 @@ def test_best_reading_of_a_link() -> None:
     words = [("a", declared), ("b", new), ("c", old)]
     for order in (words, words[::-1]):
         assert assemble({"link": order}).topology.links == (new,)
+    timed = link(6, "timed")
+    assert assemble({"link": [("a", timed), ("z", declared)]}).topology.links == (declared,)
+    assert assemble({"link": [("a", timed)]}).topology.links == (timed,)
     third_party, end = link(4, "declared"), link(5, "declared")
     assert assemble({"link": [("z", third_party), ("a", end)]}).topology.links == (end,)
 

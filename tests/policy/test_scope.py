@@ -191,6 +191,8 @@ def test_around_counts_what_was_measured_or_declared() -> None:
     assert delay(world(*NEAR), "s1", "s1") == 0.0
     both = world(road("s1", "p10", 1.0), road("p10", "s1", 0.01))
     assert delay(both, "s1", "p10") == 0.01, "the word of the end that asks"
+    timed = world(road("s1", "p40", 0.2, "declared"), road("p40", "s1", 0.04, "timed"))
+    assert delay(timed, "s1", "p40") == 0.04, "before what somebody has declared"
 
 
 def test_steps_run_where_the_scope_says_and_nowhere_else() -> None:
