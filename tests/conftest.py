@@ -34,17 +34,27 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 PYTHON = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
 
 
-class FilesAndBed(LoadScopeScheduling):
-    """Side by side run files, since what a file sets up it shares; the bed is one for all."""
+#: What a folder's files share: the bed, and a federation that takes long to set up.
+TOGETHER = ("tests/bed/", "tests/scenarios/")
+
+
+class Together(LoadScopeScheduling):
+    """Side by side run files, as the tests of one share what it sets up; some folders are as one."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "tests/bed" if file.startswith("tests/bed/") else file
+        return next((folder for folder in TOGETHER if file.startswith(folder)), file)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesAndBed:
-    return FilesAndBed(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    return Together(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "collected" in getattr(item, "fixturenames", ()):  # within the test, too
+            item.add_marker(pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"))
 
 
 @pytest.fixture(autouse=True)
