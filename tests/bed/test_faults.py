@@ -15,7 +15,7 @@ from dataflow.testing.faults.cells import QUICK
 from dataflow.testing.faults.table import table
 
 #: A process of the site, its agent, and its store.
-CELLS = QUICK[::3]
+CELLS = QUICK[::4]
 
 
 @pytest.mark.slow
