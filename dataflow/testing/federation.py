@@ -28,14 +28,18 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import yaml
 
 from dataflow.testing.wire import Crossed, Wire
+
+if TYPE_CHECKING:
+    from dataflow.session import Session
 
 #: Environment variable that marks every process of a federation: ``<federation>/<site>``.
 MARK = "DATAFLOW_TESTING_MARK"
@@ -273,6 +277,22 @@ class Federation:
         """Every process of the site: agent, Dask workers and what those started."""
         return self._marked(site)
 
+    def wait_measured(self, session: Session, seconds: float = 120.0) -> None:
+        """Wait until each site has measured the road from each other, as a session sees them.
+
+        That moves megabytes, which a test that counts bytes does not want to meet.
+
+        Raises
+        ------
+        TimeoutError
+            If some road is not measured in time.
+        """
+        limit = time.monotonic() + seconds
+        while missing := _not_measured(session, self.sites):
+            if time.monotonic() > limit:
+                raise TimeoutError(f"not measured within {seconds:g} s: {', '.join(missing)}")
+            time.sleep(0.2)
+
     def crossed(self) -> dict[str, Crossed]:
         """Bytes (in, out) over the wire of each site since the start."""
         return {site: wire.crossed for site, wire in self.wires.items()}
@@ -494,3 +514,12 @@ def _write_secret(path: Path, text: str) -> None:
     path.touch(mode=0o600)
     path.chmod(0o600)
     path.write_text(text)
+
+
+def _not_measured(session: Session, sites: Sequence[str]) -> list[str]:
+    topology = session.topology()
+    return [
+        f"{source} → {target}"
+        for source, target in permutations(sites, 2)
+        if topology.link(source, target).origin != "measured"
+    ]

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +32,8 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     users = {"anna": "user", "bob": "user"}
     with Federation(folder, sites, users=users, ready_within=60) as federation:
         with flow.connect(federation.sites_file, state=folder / "first") as session:
-            limit = time.monotonic() + 120
-            while not measured(session):  # which moves megabytes, and tests count bytes
-                assert time.monotonic() < limit, f"not measured: {session.topology().links}"
-                time.sleep(0.2)
+            federation.wait_measured(session)
         yield federation
-
-
-def measured(session: flow.Session) -> bool:
-    """Whether each site has measured the road from each other."""
-    topology = session.topology()
-    return all(
-        topology.link(source, target).origin == "measured"
-        for source, target in permutations(SITES, 2)
-    )
 
 
 @pytest.fixture(autouse=True)

@@ -106,6 +106,7 @@ def universities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federatio
                 path = federation.data(site) / "wageGap.parquet"
                 table(site).to_parquet(path)
                 root.register(path.as_uri(), name="wageGap", site=site)
+            federation.wait_measured(root)
         yield federation
 
 
