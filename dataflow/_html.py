@@ -21,14 +21,15 @@ DARK_THEMES = (
 )
 
 _STYLE = f"""
-.{CLASS} {{font-size: 13px; line-height: 1.45}}
+.{CLASS} {{font: 13px/1.45 var(--jp-content-font-family, system-ui, sans-serif);
+  color: var(--jp-content-font-color1, inherit)}}
 .{CLASS} table {{border-collapse: collapse; margin: 4px 0 8px; background: none}}
 .{CLASS} td, .{CLASS} th {{
   text-align: left; vertical-align: top; padding: 2px 14px 2px 0; border: 0;
   border-bottom: 1px solid color-mix(in srgb, currentColor 18%, transparent); background: none}}
-.{CLASS} th {{font-weight: 600; opacity: .75}}
+.{CLASS} th {{font-weight: 600; opacity: .8}}
 .{CLASS} td.number, .{CLASS} th.number {{text-align: right; font-variant-numeric: tabular-nums}}
-.{CLASS} tr.faint td {{opacity: .6}}
+.{CLASS} tr.faint td {{opacity: .72}}
 .{CLASS} summary {{cursor: pointer}}
 .{CLASS} details > *:not(summary) {{margin-left: 1em}}
 """.strip()
@@ -87,6 +88,16 @@ def disclosure(summary: object, *content: object, opened: bool = False) -> Marku
     state = " open" if opened else ""
     inside = "".join(map(escape, content))
     return Markup(f"<details{state}><summary>{escape(summary)}</summary>{inside}</details>")
+
+
+def facts(pairs: Iterable[tuple[object, object]]) -> Markup:
+    """Names and values, one pair on a line; those without a value are left out."""
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>"
+        for name, value in pairs
+        if value not in ("", None)
+    )
+    return Markup(f"<table>{rows}</table>")
 
 
 def preformatted(text: str) -> Markup:

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal
+
+from dataflow import _html
 
 #: In a list of words: whatever there is.
 ANY = "*"
@@ -106,7 +109,7 @@ class Relation:
     origin: Literal["file", "agreed"] = "file"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Agreement:
     """What an owner of data at one site grants to whom.
 
@@ -138,6 +141,63 @@ class Agreement:
     compute_providers: tuple[str, ...] = (ANY,)
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     seed: str = ""
+
+    def __repr__(self) -> str:
+        whose = self.owner or "everybody there"
+        granted = len(self.relations)
+        relations = f"{granted} relation{'' if granted == 1 else 's'}"
+        return f"<Agreement {self.name!r} of {self.site} for data of {whose}, {relations}>"
+
+    def _repr_html_(self) -> str:
+        head = repr(self).strip("<>")
+        facts = [
+            ("about", ", ".join(self.covers)),
+            ("at most", ", ".join(self.archetypes)),
+            ("third parties at most", ", ".join(self.compute_providers)),
+            *((f"group {name}", ", ".join(users)) for name, users in sorted(self.groups.items())),
+        ]
+        parts = [
+            _html.disclosure(relation.id, _html.facts(_clauses(relation)))
+            for relation in self.relations
+        ]
+        nothing = [] if parts else ["It grants nothing: the data are closed."]
+        title = _html.Markup(f"<p>{_html.escape(head)}</p>")
+        return _html.block(title, _html.facts(facts), *parts, *nothing).text
+
+
+def _clauses(relation: Relation) -> list[tuple[str, str]]:
+    """A relation in words; what it does not say is left out."""
+
+    def day(moment: float | None) -> str:
+        return "" if moment is None else f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"
+
+    forced = (f"{kind}: {', '.join(names)}" for kind, names in sorted(relation.forced.items()))
+    derived = relation.derived
+    refused = [
+        word
+        for word, allowed in (
+            ("kept", derived.keep),
+            ("copied", derived.copy),
+            ("reused by others", derived.reuse),
+        )
+        if not allowed
+    ]
+    return [
+        ("users", ", ".join(relation.users)),
+        ("groups", ", ".join(relation.groups)),
+        ("requests", ", ".join(relation.request_types)),
+        ("purposes", ", ".join(relation.purposes)),
+        ("datasets", ", ".join(relation.datasets)),
+        ("archetypes", ", ".join(relation.archetypes)),
+        ("third parties", ", ".join(relation.compute_providers)),
+        ("from", day(relation.valid_from)),
+        ("until", day(relation.valid_until)),
+        ("forced", "; ".join(forced)),
+        ("hidden columns", ", ".join(relation.hidden)),
+        ("at least", f"{relation.row_floor} rows" if relation.row_floor else ""),
+        ("anonymity", str(relation.anonymity) if relation.anonymity else ""),
+        ("results may not be", ", ".join(refused)),
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

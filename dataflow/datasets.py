@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal
 
+from dataflow import _html
+from dataflow._quantities import format_bytes
+
 Kind = Literal["array", "dataset", "table", "files"]
 Format = Literal["zarr", "hdf5", "netcdf", "npy", "csv", "parquet", "files"]
 
@@ -92,7 +95,7 @@ class Lineage:
     temporary: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Dataset:
     """What data means, wherever its copies are.
 
@@ -128,6 +131,60 @@ class Dataset:
     tags: Mapping[str, str] = field(default_factory=dict)
     lineage: Lineage | None = None
     created: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Dataset {self.site}/{self.name}: {self._what()}>"
+
+    def _what(self) -> str:
+        extent = self.extent
+        shape = f" ({', '.join(map(_length, extent.shape))})" if extent.shape is not None else ""
+        words = f"{self.kind}{shape}{f' {extent.dtype}' if extent.dtype else ''}"
+        guess = "about " if extent.guessed else ""
+        return f"{words}, {guess}{format_bytes(extent.nbytes)}"
+
+    def _repr_html_(self) -> str:
+        made = self.lineage
+        tags = " ".join(f"{name}={value}" for name, value in sorted(self.tags.items()))
+        facts = [
+            ("what", self._what()),
+            ("record of", self.site),
+            ("owner", self.owner),
+            ("tags", tags),
+            ("made by", f"{made.operation} at {made.site}" if made is not None else ""),
+            ("guessed", self.extent.guessed),
+            ("id", self.id),
+            ("key", self.key),
+        ]
+        rows = [
+            (
+                one.name,
+                ", ".join(
+                    f"{name} {_length(length)}"
+                    for name, length in zip(one.dims, one.shape, strict=False)
+                ),
+                one.dtype,
+                format_bytes(one.nbytes),
+                " × ".join(map(str, one.chunks)) if one.chunks else "contiguous",
+            )
+            for one in self.extent.variables[:SHOWN_VARIABLES]
+        ]
+        more = len(self.extent.variables) - len(rows)
+        header = ("variable", "dimensions", "type", "size", "chunks")
+        parts = [_html.Markup(f"<p><b>{_html.escape(self.name)}</b></p>"), _html.facts(facts)]
+        if rows:
+            count = f"{len(self.extent.variables)} variable{'s' if len(self.extent.variables) > 1 else ''}"
+            table = _html.table(header, rows, numbers=(3,))
+            rest = f"… and {more} more" if more > 0 else ""
+            parts.append(_html.disclosure(count, table, rest))
+        return _html.block(*parts).text
+
+
+#: Variables (or columns) that a dataset shows; the others are counted.
+SHOWN_VARIABLES = 60
+
+
+def _length(length: int) -> str:
+    return "?" if length < 0 else str(length)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

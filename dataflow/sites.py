@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import log10
 from typing import Literal
 
+from dataflow import _html
+from dataflow._quantities import format_bytes, format_rate, format_seconds
+from dataflow._ring import Road, Spot, ring, style, svg
 from dataflow.stores import Store, opened_as
 
 Trust = Literal["lab", "steward"]
@@ -168,3 +172,114 @@ class Topology:
 
     def __repr__(self) -> str:
         return f"<Topology {len(self.sites)} sites, {len(self.away)} away>"
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self.site_by_name)
+
+    def __getitem__(self, name: str) -> Site:
+        """The site of this name.
+
+        Raises
+        ------
+        KeyError
+            If there is none.
+        """
+        return self.site_by_name[name]
+
+    def _repr_html_(self) -> str:
+        return _html.block(*map_of(self)).text
+
+
+#: Sites up to which a map is drawn; of more there is the table alone.
+MAPPED_SITES = 16
+
+
+def map_of(topology: Topology) -> list[_html.Markup]:
+    """A map of the federation: sites in a ring, links with what they carry, and tables to unfold."""
+    sites = sorted(topology.sites, key=lambda site: site.name)
+    links = [
+        link
+        for link in topology.links
+        if link.source != link.target and {link.source, link.target} <= set(topology.site_by_name)
+    ]
+    words = ". ".join(f"{site.name}: {_computers(site, topology)}" for site in sites)
+    words += "".join(f". {_road(link)}" for link in links[:40])
+    spots = [
+        Spot(
+            site.name,
+            _computers(site, topology),
+            _about(site, topology),
+            site.name in topology.away,
+        )
+        for site in sites
+    ]
+    roads = [
+        Road(link.source, link.target, _width(link), _carries(link), _road(link)) for link in links
+    ]
+    title = repr(topology).strip("<>")
+    parts = []
+    if 0 < len(sites) <= MAPPED_SITES:
+        inside, size = ring(spots, roads)
+        picture = svg("flow-map", size, title, words, style("flow-map"), inside)
+        parts.append(_html.Markup(picture))
+    rows = [
+        (
+            site.name,
+            "away" if site.name in topology.away else "answers",
+            "-" if site.stores_only else site.workers,
+            "-" if site.stores_only else format_bytes(site.memory),
+            site.trust,
+            ", ".join(f"{store.name} ({store.purpose})" for store in topology.stores_at(site.name)),
+        )
+        for site in sites
+    ]
+    gone = [number for number, site in enumerate(sites) if site.name in topology.away]
+    header = ("site", "", "workers", "memory of each", "trust", "stores")
+    table = _html.table(header, rows, numbers=(2, 3), faint=gone)
+    parts.append(_html.disclosure(f"{len(sites)} sites", table, opened=not parts))
+    if links:
+        rates = [
+            (
+                a.source,
+                a.target,
+                format_rate(a.bandwidth),
+                format_seconds(a.latency),
+                a.origin,
+                a.via,
+            )
+            for a in links
+        ]
+        header = ("from", "to", "carries", "delay", "known by", "over")
+        table = _html.table(header, rates, numbers=(2, 3))
+        parts.append(_html.disclosure(f"{len(links)} links", table))
+    return parts
+
+
+def _computers(site: Site, topology: Topology) -> str:
+    if site.name in topology.away:
+        return "does not answer"
+    if site.stores_only:
+        return "stores only"
+    return f"{site.workers} worker{'' if site.workers == 1 else 's'}, {format_bytes(site.memory)}"
+
+
+def _about(site: Site, topology: Topology) -> str:
+    stores = ", ".join(store.name for store in topology.stores_at(site.name)) or "none"
+    return f"{site.name}: {_computers(site, topology)}, {site.trust}, stores: {stores}"
+
+
+def _carries(link: Link) -> str:
+    return "closed" if link.origin == "closed" else format_rate(link.bandwidth)
+
+
+def _road(link: Link) -> str:
+    way = f", over {link.via}" if link.via else ""
+    return (
+        f"{link.source} to {link.target}: {_carries(link)}, {format_seconds(link.latency)} delay, "
+        f"{link.origin}{way}"
+    )
+
+
+def _width(link: Link) -> float:
+    """1 px at 10 kB/s, one more for every tenfold."""
+    return min(8.0, max(1.0, log10(max(link.bandwidth, 1.0)) - 3))

@@ -270,6 +270,11 @@ class Graph:
         names = ", ".join(self.label(key) for key in self.outputs)
         return f"<Graph {len(self.steps)} operations over {len(self.sources)} datasets → {names}>"
 
+    def _repr_html_(self) -> str:
+        from dataflow.graph.picture import html
+
+        return html(self)
+
 
 def of_dataset(dataset: Dataset) -> Graph:
     """A graph that is just one dataset: the leaf from which others are built."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dataflow import _html
 from dataflow.agreements import Agreement, Request
 from dataflow.catalog.listing import Listing
 from dataflow.catalog.snapshot import Snapshot
@@ -30,13 +31,14 @@ from dataflow.participant.owners import Asking
 from dataflow.placement.plan import Keep, Plan
 from dataflow.policy.archetype import Wish
 from dataflow.policy.scope import Scope
-from dataflow.session import arguments, reading, registering
+from dataflow.policy.table import Verdicts
+from dataflow.session import arguments, reading, registering, trying
 from dataflow.session.jobs import Job
 from dataflow.session.listings import Jobs, Ledger
 from dataflow.session.loop import LoopThread
 from dataflow.session.promises import Promises
 from dataflow.session.submitting import Payloads, submit
-from dataflow.sites import Site, Topology
+from dataflow.sites import Site, Topology, map_of
 
 if TYPE_CHECKING:
     from dataflow.placement.aim import Objective
@@ -171,6 +173,17 @@ class Session:
             participant.agree(agreement, self.user)
         else:
             self._run(participant.ways.to(agreement.site).agree(agreement))
+
+    def verdicts(self, graph: Planned, **asked: Any) -> Verdicts:
+        """Which steps may run where, and who says no; plans nothing, and asks nobody.
+
+        Parameters
+        ----------
+        **asked
+            ``request``, ``purpose``, ``archetype`` and ``scope``, as for :meth:`plan`.
+        """
+        whole = arguments.one_graph(graph)
+        return trying.verdicts(whole, self._snapshot(), user=self.user, **asked)
 
     def __getitem__(self, name: str) -> Graph:
         """A dataset to build on, by name, ``site/name``, id or key.
@@ -526,6 +539,12 @@ class Session:
         topology = self.topology()
         here = len(topology.sites) - len(topology.away & set(topology.site_by_name))
         return f"<Session of {self.user}: {here} of {len(topology.sites)} sites answer>"
+
+    def _repr_html_(self) -> str:
+        if self.closed:
+            return _html.block(repr(self).strip("<>")).text
+        head = _html.Markup(f"<p>{_html.escape(repr(self).strip('<>'))}</p>")
+        return _html.block(head, *map_of(self.topology())).text
 
 
 async def _started(federation: Federation, settings: Settings) -> Participant:
