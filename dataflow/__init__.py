@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dataflow._lazy import lazy
+
 if TYPE_CHECKING:
     from dataflow.errors import DataflowError
     from dataflow.graph.graph import Graph
@@ -37,33 +39,24 @@ __all__ = [
     "shell",
 ]
 
-#: Public name → module that defines it.
-_LAZY = {
-    "DataflowError": "dataflow.errors",
-    "Graph": "dataflow.graph.graph",
-    "Session": "dataflow.session",
-    "connect": "dataflow.session",
-    "job": "dataflow.session",
-    "operation": "dataflow.graph.operation",
-    "shell": "dataflow.graph.operation",
-}
+_named, __dir__ = lazy(
+    __name__,
+    {
+        "DataflowError": "errors",
+        "Graph": "graph.graph",
+        "Session": "session",
+        "connect": "session",
+        "job": "session",
+        "operation": "graph.operation",
+        "shell": "graph.operation",
+    },
+)
 
 
 def __getattr__(name: str) -> object:
-    value: object
-    if name in _LAZY:
-        from importlib import import_module
+    if name != "__version__":
+        return _named(name)
+    from importlib.metadata import version
 
-        value = getattr(import_module(_LAZY[name]), name)
-    elif name == "__version__":
-        from importlib.metadata import version
-
-        value = version("jupyter-dataflow")
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
+    globals()[name] = value = version("jupyter-dataflow")
     return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

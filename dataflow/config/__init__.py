@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dataflow._lazy import lazy
+
 if TYPE_CHECKING:
     from dataflow.config.records import (
         Backend,
@@ -33,30 +35,19 @@ __all__ = [
     "state_directory",
 ]
 
-_LAZY = {
-    "Backend": "records",
-    "Federation": "records",
-    "Listen": "records",
-    "PeerAddress": "records",
-    "Registration": "records",
-    "Settings": "settings",
-    "load_schema": "site_file",
-    "parse_site_file": "site_file",
-    "read_settings": "settings",
-    "read_site_file": "site_file",
-    "state_directory": "settings",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value: object = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "Backend": "records",
+        "Federation": "records",
+        "Listen": "records",
+        "PeerAddress": "records",
+        "Registration": "records",
+        "Settings": "settings",
+        "load_schema": "site_file",
+        "parse_site_file": "site_file",
+        "read_settings": "settings",
+        "read_site_file": "site_file",
+        "state_directory": "settings",
+    },
+)

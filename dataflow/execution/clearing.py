@@ -11,7 +11,7 @@ from dataflow.datasets import Replica
 from dataflow.errors import ConfigError, DataflowError
 from dataflow.execution.events import Order, ReleaseOrder, SegmentOrder, TransferOrder
 from dataflow.execution.failures import Broken
-from dataflow.execution.workplace import Workplace
+from dataflow.execution.workplace import Workplace, claim_of
 from dataflow.storage.credentials import resolve
 from dataflow.storage.layout import Area, key_prefix
 from dataflow.storage.publish import remove_result
@@ -53,7 +53,7 @@ async def clear(
     area = area_of(replica, store)
     if area is None:
         return True
-    name = _claim(area, replica.key, "" if store.site == workplace.site.name else store.site)
+    name = claim_of(area, replica.key, "" if store.site == workplace.site.name else store.site)
     if workplace.claims.taken(name):
         return False
     workplace.claims.take([name])
@@ -93,7 +93,7 @@ async def _clear_attempts(order: SegmentOrder | TransferOrder, workplace: Workpl
     area: Area = "results" if isinstance(order, SegmentOrder) else "copies"
     keys = order.outputs if isinstance(order, SegmentOrder) else (order.key,)
     for key in keys:
-        name = _claim(area, key, at)
+        name = claim_of(area, key, at)
         await workplace.claims.free(name)
         workplace.claims.take([name])
         try:
@@ -109,8 +109,3 @@ async def _clear_attempts(order: SegmentOrder | TransferOrder, workplace: Workpl
             log.warning("attempt_not_removed", order=order.id, key=key, reason=str(error))
         finally:
             workplace.claims.release([name])
-
-
-def _claim(area: Area, key: str, at: str) -> str:
-    """The claim of whoever writes there; see :mod:`.segment_run` and :mod:`.transfer_run`."""
-    return key if area == "results" else f"copies/{at}/{key}"

@@ -20,7 +20,7 @@ from dataflow.errors import (
 from dataflow.execution.events import Crossed, Report, Stored, TransferOrder, errand_of
 from dataflow.execution.failures import Broken, Failure, broken, text_of
 from dataflow.execution.to_dask import Place
-from dataflow.execution.workplace import Workplace
+from dataflow.execution.workplace import Workplace, claim_of
 from dataflow.graph.keys import digest
 from dataflow.storage.manifest import Manifest, replica_of
 from dataflow.storage.publish import attempt_at, discard
@@ -48,7 +48,7 @@ async def run_transfer(
         Once, when the copy did not arrive. What arrived is kept for the next try.
     """
     transfer = _Transfer(order, workplace, tell, source)
-    claims, name = workplace.claims, f"copies/{order.target}/{order.key}"
+    claims, name = workplace.claims, claim_of("copies", order.key, order.target)
     await claims.free(name)
     claims.take([name])
     try:

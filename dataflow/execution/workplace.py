@@ -32,6 +32,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def claim_of(area: Area, key: str, at: str = "") -> str:
+    """What whoever writes there claims: a result by its key, a copy by its site and key."""
+    return key if area == "results" else f"copies/{at}/{key}"
+
+
 class Claims:
     """Which results are being made here now, so that none is made twice at a time."""
 

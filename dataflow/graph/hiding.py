@@ -37,6 +37,10 @@ def without_columns(table: Any, *, columns: Sequence[str] = ()) -> Any:
     raise TypeError(f"a {type(table).__name__} has no columns that could be left out")
 
 
+#: What every site runs for every owner and none lists, by ``name@version``.
+SERVICES = {f"{NAME}@{without_columns.operation.version}": without_columns.operation}
+
+
 def word_of(columns: Sequence[str]) -> str:
     """What an owner calls the service that hides just these columns."""
     return f"{NAME}({', '.join(sorted(set(columns)))})"

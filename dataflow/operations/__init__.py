@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dataflow._lazy import lazy
+
 if TYPE_CHECKING:
     from dataflow.operations.charts import chart
     from dataflow.operations.privacy import anonymise
@@ -17,24 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["aggregate", "algorithm", "anonymise", "chart", "query"]
 
 #: Public name → module that defines it.
-_LAZY = {
-    "aggregate": "statistics",
-    "algorithm": "statistics",
-    "anonymise": "privacy",
-    "chart": "charts",
-    "query": "sql",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value: object = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "aggregate": "statistics",
+        "algorithm": "statistics",
+        "anonymise": "privacy",
+        "chart": "charts",
+        "query": "sql",
+    },
+)

@@ -24,9 +24,6 @@ from dataflow.policy.archetype import SHIPPED
 from dataflow.policy.rights import Reading, Right, Rows, Standing, follow, right_of, standing
 from dataflow.sites import Site
 
-#: What every site runs for every owner, by ``name@version``.
-SERVICES = {f"{hiding.NAME}@1": hiding.without_columns.operation}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
@@ -151,7 +148,7 @@ class Gate:
         self, operation: Operation, rights: Mapping[str, Sequence[Right]]
     ) -> None:
         name = f"{operation.name}@{operation.version}"
-        ours = self._installed.get(name) or SERVICES.get(name)
+        ours = self._installed.get(name) or hiding.SERVICES.get(name)
         if self._steward and ours is None:
             raise SiteRefused(
                 self._site.name, f"a steward runs only what is installed here, and {name} is not"

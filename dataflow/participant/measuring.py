@@ -56,6 +56,9 @@ class Measuring:
         self._topology, self._clock = topology, clock
         #: Roads from other sites to a participant that is no site, and to sites of stores.
         self.roads: dict[tuple[str, str], Link] = {}
+        #: When the bandwidth of a road was measured from here; a delay that changed is news of
+        #: the same road, and no reason to leave its bandwidth as it was.
+        self._probed: dict[str, float] = {}
         #: When sites of stores were measured, or could not be.
         self._asked: dict[str, float] = {}
         #: When the delay of a road was last looked at.
@@ -78,6 +81,7 @@ class Measuring:
                 with suppress(DataflowError, OSError):
                     for link in await self._measure(site):
                         self._keep(link)
+                        self._probed[site.name] = self._clock()
             await asyncio.sleep(LOOK_SECONDS)
 
     async def follow_delays(self) -> None:
@@ -126,7 +130,8 @@ class Measuring:
         )
         if known is None or known.origin != "measured" or known.measured_at is None:
             return False
-        return self._clock() - known.measured_at <= LINK_VALID_SECONDS
+        at = self._probed.get(source, known.measured_at)
+        return self._clock() - at <= LINK_VALID_SECONDS
 
     async def _measure(self, site: Site) -> Sequence[Link]:
         clock, now = time.perf_counter, self._clock

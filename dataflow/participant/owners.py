@@ -25,9 +25,6 @@ from dataflow.policy.forcing import Woven, weave
 from dataflow.policy.rights import Right, Rows, Standing, right_of, standing
 from dataflow.policy.scope import Scope
 
-#: What every site runs, and none lists.
-SERVICES = (f"{hiding.NAME}@{hiding.without_columns.operation.version}",)
-
 Table = Mapping[str, Mapping[str, Verdict]]
 #: The verdict table for a graph, given rights and the rows that stored results carry.
 Check = Callable[[Graph, Mapping[str, Sequence[Right]], Mapping[str, Rows]], Table]
@@ -148,7 +145,7 @@ def ask_owners(
         asking is strict.
     """
     installed = {
-        site.name: frozenset((*site.operations, *SERVICES))
+        site.name: frozenset((*site.operations, *hiding.SERVICES))
         for site in snapshot.topology.sites
         if site.operations
     }

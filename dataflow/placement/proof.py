@@ -40,7 +40,7 @@ def least(problem: Problem) -> tuple[float, float]:
 
 
 def least_sum(problem: Problem, held: Floats, moves: Floats, run: Floats | None) -> float:
-    """A sum of prices (see :class:`~dataflow.placement.aim.Prices`) that no choice is below."""
+    """A sum of prices (see :class:`~dataflow.placement.figures.Prices`) that no choice is below."""
     count, old = len(problem.tasks), len(problem.held)
     delivered = set(problem.deliver) if problem.client >= 0 else set()
     produce = np.where(problem.within, 0.0 if run is None else run, np.inf)

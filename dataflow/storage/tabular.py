@@ -139,8 +139,8 @@ def tables_of(value: Any) -> dict[str, Tabular]:
         return {"": _of_frame(value.to_frame(str(value.name or "value")))}
     if isinstance(value, xr.Dataset | xr.DataArray):
         return {"": _of_arrays(value)}
-    if isinstance(value, str | Path):
-        return _of_path(Path(value))
+    if isinstance(value, Path):  # no mere string: what an operation returns may name any file
+        return _of_path(value)
     if isinstance(value, Sequence) and len(value) == 1:
         return tables_of(value[0])
     if hasattr(value, "to_delayed") and hasattr(value, "_meta"):

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dataflow._lazy import lazy
+
 if TYPE_CHECKING:
     from dataflow.testing.bed.bed import S3, Bed, Link
     from dataflow.testing.bed.commands import BedError
@@ -42,27 +44,22 @@ __all__ = [
 ]
 
 #: Public name → module that defines it; the bed's small programs start quicker without the others.
-_LAZY = {
-    "GRID_ENGINE": "layout",
-    "PRESETS": "layout",
-    "S3": "bed",
-    "Bed": "bed",
-    "BedError": "commands",
-    "Both": "layout",
-    "Crossed": "links",
-    "Daemon": "host",
-    "Disk": "host",
-    "Host": "host",
-    "Link": "bed",
-    "Process": "processes",
-    "Rule": "gate",
-    "Shape": "layout",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "GRID_ENGINE": "layout",
+        "PRESETS": "layout",
+        "S3": "bed",
+        "Bed": "bed",
+        "BedError": "commands",
+        "Both": "layout",
+        "Crossed": "links",
+        "Daemon": "host",
+        "Disk": "host",
+        "Host": "host",
+        "Link": "bed",
+        "Process": "processes",
+        "Rule": "gate",
+        "Shape": "layout",
+    },
+)
