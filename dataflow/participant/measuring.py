@@ -27,6 +27,22 @@ LEAST_CHANGE, CHANGED = 0.004, 0.2
 LOOK_SECONDS, DELAY_SECONDS = 1.0, 3.0
 
 
+def measured_lately(known: Link | None, probed: float | None, now: float) -> bool:
+    """Whether the bandwidth of a road is known well enough for today.
+
+    Parameters
+    ----------
+    known
+        The road as it is told to others.
+    probed
+        When its bandwidth was last measured from here (s since the epoch), as far as we remember: a
+        delay that changed makes the record younger, and not what it says of the bandwidth.
+    """
+    if known is None or known.origin != "measured" or known.measured_at is None:
+        return False
+    return now - (known.measured_at if probed is None else probed) <= LINK_VALID_SECONDS
+
+
 class Measuring:
     """What one participant finds out about the roads to it.
 
@@ -56,8 +72,7 @@ class Measuring:
         self._topology, self._clock = topology, clock
         #: Roads from other sites to a participant that is no site, and to sites of stores.
         self.roads: dict[tuple[str, str], Link] = {}
-        #: When the bandwidth of a road was measured from here; a delay that changed is news of
-        #: the same road, and no reason to leave its bandwidth as it was.
+        #: When the bandwidth of a road was measured.
         self._probed: dict[str, float] = {}
         #: When sites of stores were measured, or could not be.
         self._asked: dict[str, float] = {}
@@ -128,10 +143,7 @@ class Measuring:
         known: Link | None = self.roads.get((source, self._name)) or self._records.get(
             "link", f"{source}>{self._name}", self._name
         )
-        if known is None or known.origin != "measured" or known.measured_at is None:
-            return False
-        at = self._probed.get(source, known.measured_at)
-        return self._clock() - at <= LINK_VALID_SECONDS
+        return measured_lately(known, self._probed.get(source), self._clock())
 
     async def _measure(self, site: Site) -> Sequence[Link]:
         clock, now = time.perf_counter, self._clock
