@@ -134,7 +134,7 @@ def test_import_dataflow_loads_next_to_nothing() -> None:
         for name in after - before
         if name.partition(".")[0] not in {*sys.stdlib_module_names, "dataflow"}
     }
-    assert ours == {"dataflow"}
+    assert ours == {"dataflow", "dataflow._lazy"}
     assert not foreign
 
 
