@@ -151,7 +151,6 @@ def test_public_names_exist(name: str) -> None:
 
 def test_public_names_are_listed_once() -> None:
     assert sorted(dataflow.__all__) == list(dataflow.__all__)
-    assert {*dataflow._LAZY, "__version__"} == set(dataflow.__all__)
 
 
 def test_unknown_public_name() -> None:
