@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from network import Network, Participant, contents, equal, run, until
+from network import Network, Participant, contents, equal, until
 
 import dataflow.catalog.log as log_module
 from dataflow.catalog.access import PeerAccess
@@ -20,6 +20,7 @@ from dataflow.catalog.news import BUSY_GATHERING, GATHERING
 from dataflow.catalog.records import Records
 from dataflow.catalog.sync import Sync
 from dataflow.errors import CatalogError
+from tests.virtual import run
 
 
 @asynccontextmanager

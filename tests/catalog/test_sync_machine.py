@@ -20,9 +20,10 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from network import Network, Participant, VirtualLoop, contents, equal, until
+from network import Network, Participant, contents, equal, until
 
 import dataflow.catalog.log as log_module
+from tests.virtual import VirtualLoop
 
 places = st.integers(0, 4)
 ids = st.integers(0, 3)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import selectors
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from dataflow.catalog.snapshot import Snapshot
 from dataflow.datasets import Dataset, Extent, Replica
@@ -54,42 +53,6 @@ from dataflow.placement.plan import Plan
 from dataflow.policy.check import check
 from dataflow.sites import Site, Topology
 from dataflow.testing import strategies
-
-T = TypeVar("T")
-
-
-# --- a clock of its own ---------------------------------------------------------------------------
-
-
-class _Selector(selectors.SelectSelector):
-    """Instead of waiting, moves the clock on."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        ready = super().select(0)
-        if not ready:
-            assert timeout is not None, "everything waits and nothing will ever happen"
-            self.now += max(timeout, 0)
-        self.now += 1e-9
-        return ready
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose hours take no time, and which does the same in every run."""
-
-    def __init__(self) -> None:
-        self._virtual = _Selector()
-        super().__init__(self._virtual)
-
-    def time(self) -> float:
-        return self._virtual.now
-
-
-def run_virtually(story: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(story)
-
 
 # --- one site ---------------------------------------------------------------------------------------
 

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from simulated import Crash, Federation, SimulatedSite, run_virtually
+from simulated import Crash, Federation, SimulatedSite
 
 from dataflow.execution import driver
 from dataflow.graph.graph import Graph
 from dataflow.placement.plan import Plan
 from dataflow.sites import Site, Topology
 from dataflow.testing.strategies import graphs, replica
+from tests.virtual import run as run_virtually
 
 NAMES = ("ams", "delft", "nikhef", "uva")
 
