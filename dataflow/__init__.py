@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dataflow.graph.graph import Graph
     from dataflow.graph.operation import operation, shell
     from dataflow.session import Session, connect, job
+    from dataflow.widgets.view import view
 
     __version__: str
 
@@ -37,6 +38,7 @@ __all__ = [
     "job",
     "operation",
     "shell",
+    "view",
 ]
 
 _named, __dir__ = lazy(
@@ -49,6 +51,7 @@ _named, __dir__ = lazy(
         "job": "session",
         "operation": "graph.operation",
         "shell": "graph.operation",
+        "view": "widgets.view",
     },
 )
 

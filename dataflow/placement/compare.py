@@ -53,15 +53,16 @@ class Difference:
 
     def __repr__(self) -> str:
         if not self:
-            return f"the same steps at the same sites; {self._figures()}"
-        return f"{self._figures()}\n" + plain_table(_HEADER, self._rows())
+            return f"the same steps at the same sites; {self.in_figures()}"
+        return f"{self.in_figures()}\n" + plain_table(_HEADER, self._rows())
 
     def _repr_html_(self) -> str:
-        parts = [Markup(f"<p>{escape(self._figures())}</p>")]
+        parts = [Markup(f"<p>{escape(self.in_figures())}</p>")]
         parts += [table(_HEADER, self._rows())] if self else []
         return block(*parts).text
 
-    def _figures(self) -> str:
+    def in_figures(self) -> str:
+        """By how much it is longer or shorter, and moves more or less, in words."""
         if self.alike:
             return "as long and as many bytes, within what can be predicted"
         later, more = self.seconds >= 0, self.nbytes >= 0

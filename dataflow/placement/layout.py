@@ -284,11 +284,14 @@ def _paths(scene: Scene) -> None:
         end = (target.x - 7, target.y + HEIGHT / 2)
         bend = max(30.0, (end[0] - start[0]) * 0.45)
         blocking = [box for box in boxes if box is not source and box is not target]
-        curves = [
-            (start, (start[0] + bend, start[1] + lift), (end[0] - bend, end[1] + lift), end)
-            for lift in (0.0, -44.0, 44.0, -70.0, 70.0, -100.0, 100.0)
-        ]
-        arrow.path = min(curves, key=lambda curve: _hits(curve, blocking))
+        fewest = len(blocking) * 24
+        for lift in (0.0, -44.0, 44.0, -70.0, 70.0, -100.0, 100.0):
+            curve = (start, (start[0] + bend, start[1] + lift), (end[0] - bend, end[1] + lift), end)
+            hits = _hits(curve, blocking)
+            if hits < fewest or lift == 0.0:
+                arrow.path, fewest = curve, hits
+            if not hits:
+                break
     for arrow in sorted((a for a in scene.arrows if a.label), key=lambda a: -a.nbytes):
         wide = len(arrow.label) * 5.9 + 8
         spots = [_along(arrow.path, t / 100) for t in (50, 42, 58, 34, 66, 26, 74, 20, 80)]
@@ -311,11 +314,21 @@ def _along(path: tuple[Point, Point, Point, Point], t: float) -> Point:
 
 
 def _hits(path: tuple[Point, Point, Point, Point], boxes: Sequence[Box]) -> int:
-    points = [_along(path, step / 24) for step in range(1, 24)]
+    left, right = min(x for x, _ in path), max(x for x, _ in path)  # the curve is within these
+    top, bottom = min(y for _, y in path), max(y for _, y in path)
+    near = [
+        box
+        for box in boxes
+        if left <= box.x + box.width + 3
+        and box.x - 3 <= right
+        and top <= box.y + HEIGHT + 3
+        and box.y - 3 <= bottom
+    ]
+    points = [_along(path, step / 24) for step in range(1, 24)] if near else []
     return sum(
         box.x - 3 <= x <= box.x + box.width + 3 and box.y - 3 <= y <= box.y + HEIGHT + 3
         for x, y in points
-        for box in boxes
+        for box in near
     )
 
 

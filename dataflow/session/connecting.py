@@ -117,7 +117,10 @@ def job(id: str) -> Job:
     UnknownJob
         If nobody has heard of it.
     """
+    return (latest() or connect()).job(id)
+
+
+def latest() -> Session | None:
+    """The session that was connected last, if it is open."""
     session = _latest[0]() if _latest else None
-    if session is None or session.closed:
-        session = connect()
-    return session.job(id)
+    return None if session is None or session.closed else session

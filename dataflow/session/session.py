@@ -32,7 +32,7 @@ from dataflow.placement.plan import Keep, Plan
 from dataflow.policy.archetype import Wish
 from dataflow.policy.scope import Scope
 from dataflow.policy.table import Verdicts
-from dataflow.session import arguments, reading, registering, trying
+from dataflow.session import again, arguments, reading, registering, trying
 from dataflow.session.jobs import Job
 from dataflow.session.listings import Jobs, Ledger
 from dataflow.session.loop import LoopThread
@@ -382,6 +382,24 @@ class Session:
         )
         self._functions.update(whole.functions)
         return replace(plan, notes=(*plan.notes, *self._promises.notes_on(plan)))
+
+    def plan_again(self, plan: Plan, *, pinned: Mapping[str, str]) -> Plan:
+        """The same work planned once more as it was asked for, with steps pinned to sites.
+
+        Parameters
+        ----------
+        pinned
+            Label or key of a step → its site; what the old plan had pinned stays.
+
+        Raises
+        ------
+        PlacementError, NotGranted
+            As :meth:`plan`.
+        """
+        self._must_be_open()
+        words = arguments.words(pinned, "pinned")
+        new = again.plan_again(self._participant, plan, self.user, words)
+        return replace(new, notes=(*new.notes, *self._promises.notes_on(new)))
 
     def _place(self, result_at: str) -> str:
         if result_at != "here":

@@ -1,0 +1,48 @@
+"""View: the live view of a thing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dataflow.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dataflow.session import Session
+    from dataflow.widgets.shown import Shown
+
+
+def view(thing: Any, session: Session | None = None, **how: Any) -> Shown:
+    """A live view of a plan, for JupyterLab and other places that show Jupyter widgets.
+
+    Elsewhere, and in a notebook that a program executes, it is the picture at rest.
+
+    Parameters
+    ----------
+    thing
+        A plan; ``against=`` another plan to compare it with.
+    session
+        What commands go to; default the latest that is open.
+
+    Raises
+    ------
+    ConfigError
+        If the extra ``notebook`` is not installed.
+    TypeError
+        For what has no live view.
+    """
+    from dataflow.placement.plan import Plan
+    from dataflow.session.connecting import latest
+
+    try:
+        import anywidget  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "live views need the extra 'notebook'\n"
+            "What you can do: pip install 'jupyter-dataflow[notebook]'. Without it a plan, a job and "
+            "a session show themselves as pictures."
+        ) from error
+    if isinstance(thing, Plan):
+        from dataflow.widgets.plan import PlanView
+
+        return PlanView(thing, session or latest(), **how)
+    raise TypeError(f"there is no live view of {type(thing).__name__}")
