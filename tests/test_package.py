@@ -84,8 +84,12 @@ HEAVY = "{'numpy', 'zarr', 'xarray', 'pandas', 'dask', 'distributed', 'pyarrow',
 @pytest.mark.parametrize(
     ("imports", "unwanted"),
     [
-        ("dataflow.session, asyncssh", HEAVY),
+        ("dataflow.session.session, asyncssh", HEAVY),
         ("dataflow.cli.app, dataflow.cli.agent, dataflow.agent.detached", HEAVY + " | {'fastapi'}"),
+        (
+            "dataflow.cli.detach, dataflow.cli.agent, dataflow.agent.detached",
+            HEAVY + " | {'typer', 'fastapi'}",
+        ),
         (
             "dataflow.agent.lean as l\n"
             "with l.without(*l.UNUSED): import dataflow.agent.serve, dataflow.participant\n"
@@ -93,7 +97,7 @@ HEAVY = "{'numpy', 'zarr', 'xarray', 'pandas', 'dask', 'distributed', 'pyarrow',
             HEAVY + " | {'rich', 'pydantic.v1'}",
         ),
     ],
-    ids=["session", "detach", "agent"],
+    ids=["session", "command line", "detach", "agent"],
 )
 def test_nobody_waits_for_what_computes(imports: str, unwanted: str) -> None:
     code = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -132,6 +133,9 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.when_ready()
+        if not gc.isenabled():  # whoever had us started was in a hurry
+            gc.freeze()  # what was imported stays, and need not be looked through again
+            gc.enable()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

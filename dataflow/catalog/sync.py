@@ -286,7 +286,9 @@ class Sync:
         return False
 
     async def _pull(self, other: Other, place: Address) -> bool:
-        since, wait = self._log.latest(other.site), self._question(place)
+        since, period = self._log.latest(other.site), self._question(place)
+        # The first question is whether it is there: no news is an answer too, and at once.
+        wait = period if other.tried else 0.0
         answer = await self._questions.ask(
             place, lambda at: at.records(other.site, since, wait), wait
         )
@@ -295,7 +297,7 @@ class Sync:
         other.heard_at = self._clock()
         if not self._take(other.site, *answer):
             await asyncio.sleep(self._period)  # the same answer would come at once, for ever
-        if self._clock() - other.viewed_at < wait:
+        if self._clock() - other.viewed_at < period:
             return True
         return await self._meet(other, place)
 

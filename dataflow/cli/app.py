@@ -97,12 +97,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except DataflowError as error:
         if _Globals.debug:
             raise
-        print(f"{error.kind}: {error}", file=sys.stderr)
-        sys.exit(next(code for cls, code in _CODES if isinstance(error, cls)))
+        leave(error)
     except BrokenPipeError:  # the reader of a pipe had enough, as `head` does
         sys.stderr.close()
         sys.exit(FAILED)
     sys.exit(0)
+
+
+def leave(error: DataflowError) -> NoReturn:
+    """Say what went wrong, and leave the process with the exit code for it."""
+    print(f"{error.kind}: {error}", file=sys.stderr)
+    sys.exit(next(code for cls, code in _CODES if isinstance(error, cls)))
 
 
 def _session() -> Session:

@@ -17,8 +17,8 @@ from typing import Any
 
 import structlog
 
-from dataflow.client.ssh import there
 from dataflow.client.wheels import OURS, closure, make_wheel
+from dataflow.client.words import there
 from dataflow.config.records import SshAccess
 from dataflow.errors import ConfigError, SiteUnreachable
 

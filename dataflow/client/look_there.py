@@ -8,7 +8,8 @@ import shlex
 import time
 from dataclasses import dataclass, field
 
-from dataflow.client.ssh import SshReach, there
+from dataflow.client.ssh import SshReach
+from dataflow.client.words import there
 
 #: What the line with the answer begins with, whatever a login prints beside it.
 MARK = "dataflow-look: "

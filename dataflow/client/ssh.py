@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 import structlog
 
 from dataflow.client.forward import Forward
+from dataflow.client.words import start_command
 from dataflow.config.records import SshAccess
 from dataflow.errors import ConfigError, DataflowError, SiteRefused, SiteUnreachable
 from dataflow.patience import STEP, Patience
@@ -83,6 +83,7 @@ class SshReach:
         self._behind: str | tuple[str, int] = ""
         self._door: Door | None = None
         self._opening: asyncio.Task[Door] | None = None
+        self._logged_in = asyncio.Event()
         self._failed: tuple[float, Exception] | None = None
         self._closed = False
 
@@ -113,6 +114,25 @@ class SshReach:
             self._opening = asyncio.create_task(self._open(), name=f"ssh {self.site}")
             self._opening.add_done_callback(self._opened)
         return await asyncio.shield(self._opening)
+
+    async def begin(self) -> None:
+        """Begin with :meth:`ready` and wait until we are logged in; who needs the rest asks for it.
+
+        Raises
+        ------
+        SiteUnreachable, SiteRefused
+            As :meth:`ready`.
+        """
+        ready = asyncio.ensure_future(self.ready())
+        logged_in = asyncio.ensure_future(self._logged_in.wait())
+        try:
+            await asyncio.wait({ready, logged_in}, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                ready.result()
+        finally:  # what is under way goes on without us
+            for one in (ready, logged_in):
+                one.cancel()
+            await asyncio.gather(ready, logged_in, return_exceptions=True)
 
     async def login(self) -> None:
         """Connect, and leave the agent alone: neither looked for nor started.
@@ -182,6 +202,7 @@ class SshReach:
         if fresh := not self._holds():
             await self._drop()
             self._connection = await self._connect()
+        self._logged_in.set()
         try:
             answer = await self._agent()
             url = await self._listen(answer)
@@ -359,26 +380,8 @@ class SshReach:
         return done.exit_status or 0, str(done.stdout), str(done.stderr)
 
 
-def start_command(access: SshAccess) -> str:
-    """What is run on the login host, whatever shell the account has."""
-    words = [
-        there(access.python),
-        "-m dataflow agent --detach",
-        f"--config={there(access.site_file)}",
-    ]
-    if access.state is not None:
-        words.append(f"--state={there(access.state)}")
-    return " ".join(words)
-
-
 def _marked(out: str) -> str | None:
     return next((line for line in out.splitlines() if line.startswith(MARK)), None)
-
-
-def there(path: str) -> str:
-    """A path on the login host as a word for its shell; relative ones begin at the home."""
-    plain = path.removeprefix("~/")
-    return shlex.quote(plain) if plain.startswith("/") else f'"$HOME"/{shlex.quote(plain)}'
 
 
 def _text(error: BaseException) -> str:

@@ -67,4 +67,4 @@ Name = Annotated[str, AfterValidator(_name)]
 class Shape(BaseModel):
     """A mapping in a file: unknown keys and near misses are refused."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)

@@ -33,6 +33,7 @@ from dataflow.catalog.entries import (
 from dataflow.catalog.records import Records
 from dataflow.catalog.snapshot import Snapshot
 from dataflow.catalog.sync import Sync
+from dataflow.client.ssh import SshReach
 from dataflow.config import Federation
 from dataflow.datasets import Dataset, Replica
 from dataflow.errors import (
@@ -89,6 +90,8 @@ class Participant:
         Seconds since the epoch.
     period
         Seconds between two looks for news of the others.
+    reaches
+        Ways through login hosts, by address, that were begun before; closed here from now on.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Participant:
         *,
         clock: Callable[[], float] = time.time,
         period: float = 0.5,
+        reaches: Mapping[str, SshReach] | None = None,
     ) -> None:
         self.federation = federation
         self._clock, self._address = clock, address
@@ -105,7 +109,7 @@ class Participant:
         self.site: Site = federation.site or Site(name=VISITOR, workers=0)
         self.name = self.site.name
         self.state_dir = federation.state
-        self.ways = Ways(federation, self.name, self.topology, self._silent)
+        self.ways = Ways(federation, self.name, self.topology, self._silent, reaches)
         self.ways.check()
         self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.records = Records(self.state_dir / "catalog.db", self.name)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 from urllib.parse import urlsplit
 
 import structlog
 
 from dataflow.client import AgentClient
+from dataflow.client.reaches import reaching
 from dataflow.client.ssh import SshReach
 from dataflow.config import Federation
 from dataflow.errors import ConfigError, SiteUnreachable
@@ -40,6 +41,8 @@ class Ways:
         The world as it is known now.
     silent
         Seconds since a site answered us last, whatever it was asked.
+    reaches
+        Ways through login hosts that were begun before; see :func:`~dataflow.client.reaches.reaching`.
     """
 
     def __init__(
@@ -48,15 +51,12 @@ class Ways:
         caller: str,
         topology: Callable[[], Topology],
         silent: Callable[[str], float] = lambda site: inf,
+        reaches: Mapping[str, SshReach] | None = None,
     ) -> None:
         self._caller, self._topology, self._silent = caller, topology, silent
         self._named = {peer.address.rstrip("/"): peer.credentials for peer in federation.peers}
         self._by_site = {peer.site: peer.address for peer in federation.peers if peer.site}
-        self._ssh = {
-            peer.address.rstrip("/"): SshReach(peer.site or peer.address, peer.address, peer.ssh)
-            for peer in federation.peers
-            if peer.ssh is not None
-        }
+        self._ssh = dict(reaching(federation) if reaches is None else reaches)
         self._clients: dict[tuple[str, str], AgentClient] = {}
         self._patience: dict[str, Patience] = {}
 

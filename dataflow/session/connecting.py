@@ -10,8 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataflow.config import Backend, Federation, read_settings, read_site_file, state_directory
+from dataflow.config import (
+    Backend,
+    Federation,
+    Settings,
+    read_settings,
+    read_site_file,
+    state_directory,
+)
 from dataflow.errors import ConfigError
+from dataflow.session.reaching import Reaching
 from dataflow.sites import Site
 from dataflow.stores import Store
 
@@ -58,11 +66,9 @@ def connect(
     >>> session = connect()                             # doctest: +SKIP
     >>> session = connect("sites.yaml", user="anna")    # doctest: +SKIP
     """
-    from dataflow.session.session import Session
-
     _quiet()
-    settings = read_settings()
-    path = path if path is not None else settings.site_file
+    settings = None if path is not None else read_settings()
+    path = path if settings is None else settings.site_file
     if path is not None:
         federation = read_site_file(path)
         if not federation.sites and not federation.peers:
@@ -71,15 +77,29 @@ def connect(
             federation = replace(federation, state=Path(state).absolute())
     else:
         federation = this_machine(Path(state).absolute() if state else state_directory() / LOCAL)
-    if user is not None:
-        settings = replace(settings, user=user)
     before = _by_state.get(federation.state)
     if before is not None:
         before.close()  # the cell was run again: one session, one set of workers
-    session = Session(federation, settings)
+    reaching = Reaching(federation)
+    reaching.begin()
+    try:
+        session = _session(federation, settings or read_settings(), user, reaching)
+    except BaseException:
+        reaching.close()
+        raise
     _by_state[federation.state] = session
     _latest[:] = [weakref.ref(session)]
     return session
+
+
+def _session(
+    federation: Federation, settings: Settings, user: str | None, reaching: Reaching
+) -> Session:
+    """What takes long to import, while agents are being started elsewhere."""
+    from dataflow.session.session import Session
+
+    settings = settings if user is None else replace(settings, user=user)
+    return Session(federation, settings, reaching)
 
 
 def _quiet() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -32,6 +32,10 @@ class LoopThread:
         except BaseException:
             future.cancel()
             raise
+
+    def beside(self, work: Callable[[], None]) -> None:
+        """Run something that blocks in a thread of its own; :meth:`close` waits for its end."""
+        self._loop.call_soon_threadsafe(self._loop.run_in_executor, None, work)
 
     def close(self) -> None:
         """Stop the loop and the thread; harmless when repeated."""

@@ -35,9 +35,10 @@ from dataflow.policy.table import Verdicts
 from dataflow.session import again, arguments, reading, registering, trying
 from dataflow.session.jobs import Job
 from dataflow.session.listings import Jobs, Ledger
-from dataflow.session.loop import LoopThread
 from dataflow.session.promises import Promises
+from dataflow.session.reaching import Reaching
 from dataflow.session.submitting import Payloads, submit
+from dataflow.session.warming import warm
 from dataflow.sites import Site, Topology, map_of
 
 if TYPE_CHECKING:
@@ -56,10 +57,11 @@ T = TypeVar("T")
 class Session:
     """A federation, as one user sees it from one notebook.
 
-    Made by :func:`dataflow.connect`; ``session["name"]`` is a dataset to build graphs on.
+    Made by :func:`dataflow.connect`, which closes ``reaching`` if it cannot be made;
+    ``session["name"]`` is a dataset to build graphs on.
     """
 
-    def __init__(self, federation: Federation, settings: Settings) -> None:
+    def __init__(self, federation: Federation, settings: Settings, reaching: Reaching) -> None:
         self.user = settings.user
         self._settings = settings
         hiding = without_columns  # plans may put it in where nobody asked for it
@@ -68,12 +70,11 @@ class Session:
         self._promises = Promises(self._functions)
         self._expected: dict[Replica, None] = {}
         self.closed = False
-        self._loop = LoopThread()
-        try:
-            self._participant = self._run(_started(federation, settings))
-        except BaseException:
-            self._loop.close()
-            raise
+        self._loop = reaching.loop
+        self._participant = self._run(_started(federation, settings, reaching))
+        if reaching.reaches:
+            # Before now it would have taken the processor from what we were waiting for.
+            self._loop.beside(lambda: warm(lambda: self.closed))
         atexit.register(self.close)
 
     def close(self) -> None:
@@ -565,22 +566,13 @@ class Session:
         return _html.block(head, *map_of(self.topology())).text
 
 
-async def _started(federation: Federation, settings: Settings) -> Participant:
-    participant = Participant(federation, period=settings.sync_period)
+async def _started(federation: Federation, settings: Settings, reaching: Reaching) -> Participant:
+    participant = Participant(federation, period=settings.sync_period, reaches=reaching.reaches)
     try:
         await participant.start()
-        if any(peer.ssh is not None for peer in federation.peers):
-            # The first plan will want these, and an agent that is started elsewhere takes its time.
-            asyncio.get_running_loop().run_in_executor(None, _warm)
         await participant.ways.open()
         await participant.sync.settle(SETTLE_SECONDS)
     except BaseException:
         await participant.close()
         raise
     return participant
-
-
-def _warm() -> None:
-    import dataflow.execution.trial
-    import dataflow.placement.make
-    import dataflow.storage.read  # noqa: F401

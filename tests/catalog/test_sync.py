@@ -358,6 +358,19 @@ def test_settle_returns_when_all_are_tried(tmp_path: Path) -> None:
     run(story())
 
 
+def test_who_is_there_is_known_after_some_round_trips_with_no_news_too(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with sites(tmp_path) as (_, (a, b, c)):
+            await until(lambda: equal([a, b, c]), 5)
+            await c.restart()
+            assert c.sync is not None
+            start = asyncio.get_running_loop().time()
+            assert await c.sync.settle() == frozenset()
+            assert asyncio.get_running_loop().time() - start < 0.1, "a period is 0.5 s"
+
+    run(story())
+
+
 def test_invented_sites_are_not_looked_for(tmp_path: Path) -> None:
     async def story() -> None:
         async with sites(tmp_path, "ab") as (_, (a, b)):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -21,7 +23,9 @@ import psutil
 import pytest
 
 import dataflow as flow
-from dataflow.client.ssh import MARK, SshReach, start_command, there
+from dataflow.cli.detach import detach
+from dataflow.client.ssh import MARK, SshReach
+from dataflow.client.words import start_command, there
 from dataflow.config.records import SshAccess
 from dataflow.errors import ConfigError, DataflowError, SiteRefused, SiteUnreachable
 from dataflow.session.loop import LoopThread
@@ -235,6 +239,27 @@ def test_one_connection_one_agent_for_all_who_ask_at_once(tmp_path: Path) -> Non
     asyncio.run(story())
 
 
+def test_an_agent_is_being_started_once_we_are_logged_in(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with login_host(tmp_path) as host:
+            host.write_site()
+            reach = SshReach("cluster", "ssh://cluster", host.access)
+            await reach.begin()
+            assert len(host.connections) == 1
+            assert reach.door is None, "nobody waited for the agent"
+            await reach.ready()
+            assert len(host.connections) == len(host.commands) == 1
+            await reach.begin()
+            await reach.close()
+            host.write_config("other")
+            stranger = SshReach("cluster", "ssh://cluster", host.access)
+            with pytest.raises(SiteRefused, match="does not let us in"):
+                await stranger.begin()
+            await stranger.close()
+
+    asyncio.run(story())
+
+
 def failed(tmp_path: Path, prepare: Any, access: Any = None, address: str = "ssh://cluster") -> Any:
     """The error with which a reach gives up."""
 
@@ -397,3 +422,23 @@ def test_what_is_run_there() -> None:
         """--config="$HOME"/'my files/site.yaml' --state="$HOME"/'s;rm x'"""
     )
     assert there("~/a") == '"$HOME"/a'
+
+
+def test_what_is_run_there_takes_the_short_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    access = SshAccess(site_file="~/my files/site.yaml", state="st ate")
+    words = shlex.split(os.path.expandvars(start_command(access)))[3:]
+    was = gc.isenabled()
+    try:
+        with pytest.raises(SystemExit) as caught:
+            detach(words)
+    finally:
+        if was:
+            gc.enable()
+    assert caught.value.code == 2
+    assert f"{tmp_path}/my files/site.yaml: there is no such file" in capsys.readouterr().err
+    assert not detach(["agent", "--detach"])
+    assert not detach([*words, "--idle=3"])
+    assert not detach(["sites"])
