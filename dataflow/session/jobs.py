@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dataflow import _html
@@ -19,6 +20,8 @@ from dataflow.session.listings import Ledger, Logs, Programs
 
 if TYPE_CHECKING:
     from dataflow.session.session import Session
+
+Ask = Callable[[int, float], Awaitable[Sequence[Event]]]
 
 #: Longest question (s) to the coordinator, and how long it may be silent while we wait.
 POLL_SECONDS = 15.0
@@ -162,6 +165,31 @@ class Job:
         return self._session.submit(
             first.plan, tags=first.tags, retries=first.retries, time_limit=first.time_limit
         )
+
+    def dashboards(self, sites: Sequence[str]) -> dict[str, str]:
+        """Site → URL of the page of its Dask scheduler, of those that have one and answer."""
+        found = {}
+        for site in sites:
+            with suppress(DataflowError):
+                if url := self._session.dashboard(site):
+                    found[site] = url
+        return found
+
+    def in_background(self, work: Callable[[Ask], Coroutine[Any, Any, None]]) -> None:
+        """Have something go on beside the notebook until it is done, or the session is closed.
+
+        Parameters
+        ----------
+        work
+            Gets a function that asks for the job's journal: from which event on, and how long to
+            wait for it (s).
+        """
+        participant = self._session._participant
+
+        async def ask(since: int, wait: float) -> Sequence[Event]:
+            return await participant.job_events(self.id, since, wait)
+
+        self._session._begin(work(ask))
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._going: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._serve, name="dataflow", daemon=True)
         self._thread.start()
 
@@ -36,6 +37,28 @@ class LoopThread:
     def beside(self, work: Callable[[], None]) -> None:
         """Run something that blocks in a thread of its own; :meth:`close` waits for its end."""
         self._loop.call_soon_threadsafe(self._loop.run_in_executor, None, work)
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run beside us; it is cancelled when the loop is closed."""
+
+        def start() -> None:
+            going = self._loop.create_task(work)
+            self._going.add(going)
+            going.add_done_callback(self._going.discard)
+
+        self._loop.call_soon_threadsafe(start)
+
+    def end(self) -> None:
+        """End what was begun, and wait until it has ended."""
+
+        async def ended() -> None:
+            going = list(self._going)
+            for one in going:
+                one.cancel()
+            if going:
+                await asyncio.wait(going)
+
+        self.run(ended())
 
     def close(self) -> None:
         """Stop the loop and the thread; harmless when repeated."""

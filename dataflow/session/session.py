@@ -83,6 +83,7 @@ class Session:
             return
         atexit.unregister(self.close)
         try:
+            self._loop.end()
             self._run(self._participant.close())
         finally:
             self.closed = True
@@ -99,6 +100,12 @@ class Session:
             work.close()
             self._must_be_open()
         return self._loop.run(work)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        if self.closed:
+            work.close()
+            self._must_be_open()
+        self._loop.begin(work)
 
     def _snapshot(self) -> Snapshot:
         self._must_be_open()

@@ -12,14 +12,15 @@ if TYPE_CHECKING:
 
 
 def view(thing: Any, session: Session | None = None, **how: Any) -> Shown:
-    """A live view of a plan, for JupyterLab and other places that show Jupyter widgets.
+    """A live view of a plan or a job, for JupyterLab and other places that show Jupyter widgets.
 
     Elsewhere, and in a notebook that a program executes, it is the picture at rest.
 
     Parameters
     ----------
     thing
-        A plan; ``against=`` another plan to compare it with.
+        A plan (``against=`` another plan, to compare them), or a job: of now, or found again by
+        ``session.job(id)``.
     session
         What commands go to; default the latest that is open.
 
@@ -32,6 +33,7 @@ def view(thing: Any, session: Session | None = None, **how: Any) -> Shown:
     """
     from dataflow.placement.plan import Plan
     from dataflow.session.connecting import latest
+    from dataflow.session.jobs import Job
 
     try:
         import anywidget  # noqa: F401
@@ -45,4 +47,8 @@ def view(thing: Any, session: Session | None = None, **how: Any) -> Shown:
         from dataflow.widgets.plan import PlanView
 
         return PlanView(thing, session or latest(), **how)
+    if isinstance(thing, Job):
+        from dataflow.widgets.job import LiveJob
+
+        return LiveJob(thing)
     raise TypeError(f"there is no live view of {type(thing).__name__}")

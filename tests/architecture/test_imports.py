@@ -33,6 +33,7 @@ PURE = (
     "dataflow.datasets",
     "dataflow.execution.events",
     "dataflow.execution.orders",
+    "dataflow.execution.pace",
     "dataflow.execution.programs",
     "dataflow.execution.replies",
     "dataflow.execution.state",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import plans
 import pytest
 
 from dataflow.session.again import plan_again
+from dataflow.testing import staged
 from dataflow.testing.browser import show
 
 pytest.importorskip("anywidget", reason="the extra 'notebook' is not installed")
@@ -16,14 +16,14 @@ from dataflow.widgets.plan import PlanView
 
 
 def made(**asked: Any) -> PlanView:
-    known = plans.snapshot()
-    participant = plans.participant(known)
+    known = staged.snapshot()
+    participant = staged.participant(known)
 
     def again(plan: Any, *, pinned: Any) -> Any:
         return plan_again(participant, plan, "anna", pinned)
 
     session: Any = SimpleNamespace(closed=False, plan_again=again)
-    return PlanView(participant.plan(plans.graph(3, known), **asked), session)
+    return PlanView(participant.plan(staged.graph(3, known), **asked), session)
 
 
 def drag(page: Any, label: str, site: str) -> None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 
-import plans
 import pytest
 
 from dataflow.errors import PlacementError
 from dataflow.session.again import plan_again
+from dataflow.testing import staged
 from dataflow.widgets.plan_facts import alternative, comparison, plan_facts
 
 
 def test_facts_are_plain_and_complete() -> None:
-    plan = plans.plan()
+    plan = staged.plan()
     facts = plan_facts(plan)
     assert json.loads(json.dumps(facts)) == facts
     bands = {band["site"]: band for band in facts["scene"]["bands"]}
-    assert set(bands) == set(plans.SITES), "one may drag to a site that is not used"
+    assert set(bands) == set(staged.SITES), "one may drag to a site that is not used"
     assert bands["utrecht"]["away"]
     assert bands["groningen"]["idle"]
     for box in facts["scene"]["boxes"]:
@@ -26,13 +26,13 @@ def test_facts_are_plain_and_complete() -> None:
     assert max(b["y"] + b["h"] for b in bands.values()) <= facts["scene"]["height"]
     for step in plan.steps:
         shown = facts["steps"][step.key]
-        assert {one["site"] for one in shown["candidates"]} == set(plans.SITES)
+        assert {one["site"] for one in shown["candidates"]} == set(staged.SITES)
         assert shown["candidates"][0]["change"] == "chosen"
         assert shown["candidates"][-1]["site"] == "utrecht", "what may not be comes last"
 
 
 def test_the_price_shown_is_the_price_of_the_other_plan() -> None:
-    plan = plans.plan()
+    plan = staged.plan()
     step = plan.steps[0]
     other = next(
         one
@@ -41,14 +41,14 @@ def test_the_price_shown_is_the_price_of_the_other_plan() -> None:
     )
     text = alternative(plan, other)
     assert text[0] in "+−"
-    pinned = plans.plan(pinned={step.key: other.site})
+    pinned = staged.plan(pinned={step.key: other.site})
     assert pinned.seconds <= other.seconds * 1.001, "the rest may be placed better then"
 
 
 def test_planned_again_keeps_what_was_asked_and_decided() -> None:
-    known = plans.snapshot()
-    participant = plans.participant(known)
-    plan = participant.plan(plans.graph(3, known), scope="{compare: delft}", objective="time")
+    known = staged.snapshot()
+    participant = staged.participant(known)
+    plan = participant.plan(staged.graph(3, known), scope="{compare: delft}", objective="time")
     again = plan_again(participant, plan, "anna", {plan.steps[0].key: "groningen"})
     assert again.assignment_by_key[plan.steps[0].key].site == "groningen"
     compare = next(step for step in plan.steps if step.label == "compare")
@@ -61,8 +61,8 @@ def test_planned_again_keeps_what_was_asked_and_decided() -> None:
 
 
 def test_what_cannot_be_is_said() -> None:
-    known = plans.snapshot()
-    participant = plans.participant(known)
-    plan = participant.plan(plans.graph(3, known))
+    known = staged.snapshot()
+    participant = staged.participant(known)
+    plan = participant.plan(staged.graph(3, known))
     with pytest.raises(PlacementError, match="does not answer"):
         plan_again(participant, plan, "anna", {plan.steps[0].key: "utrecht"})
