@@ -22,12 +22,16 @@ Policy = Literal["open", "strict"]
 _WORKERS = (8, 16, 4, 32, 8, 12, 24, 6, 16)
 
 
-class _Graph:
-    """Datasets and steps as they are drawn: items are (maker), steps are lists of items."""
+class Drawn:
+    """Datasets and steps as they are drawn: items are (maker), steps are lists of items.
 
-    def __init__(self) -> None:
+    ``work`` (seconds) and ``size`` (bytes) are empty where they are still to be drawn.
+    """
+
+    def __init__(self, work: list[float] | None = None, size: list[float] | None = None) -> None:
         self.producer: list[int] = []
         self.inputs: list[list[int]] = []
+        self.work, self.size = work or [], size or []
 
     def dataset(self) -> int:
         self.producer.append(-1)
@@ -39,9 +43,9 @@ class _Graph:
         return len(self.producer) - 1
 
 
-def graph(shape: Shape, steps: int, chance: np.random.Generator) -> _Graph:
+def graph(shape: Shape, steps: int, chance: np.random.Generator) -> Drawn:
     """About ``steps`` steps (at least 3) of one shape."""
-    g = _Graph()
+    g = Drawn()
 
     def pick(items: list[int], count: int) -> list[int]:
         return [items[int(i)] for i in chance.integers(0, len(items), count)]
@@ -134,7 +138,31 @@ def problem(
         Number of sites; 0 for 3, 5 or 8 by the number of steps.
     """
     chance = np.random.default_rng([seed, steps, SHAPES.index(shape)])
-    g = graph(shape, steps, chance)
+    return federate(
+        graph(shape, steps, chance), chance, name=f"{shape}-{steps}-{seed}", data=data, skew=skew,
+        policy=policy, sites=sites,
+    )  # fmt: skip
+
+
+def federate(
+    g: Drawn,
+    chance: np.random.Generator,
+    *,
+    name: str,
+    data: float = 3.0,
+    skew: Literal["uniform", "zipf", "smallest"] = "uniform",
+    policy: Policy = "open",
+    sites: int = 0,
+) -> Instance:
+    """A graph at random sites: workers, links, where data are and what their owners allow.
+
+    Parameters
+    ----------
+    name
+        The name of the problem, to which ``data``, ``skew`` and ``policy`` are added.
+
+    Other parameters are those of :func:`problem`.
+    """
     count, items = len(g.inputs), len(g.producer)
     width = sites or (3 if count < 40 else 5 if count < 250 else 8)
     workers = np.array([_WORKERS[i % len(_WORKERS)] for i in range(width)])
@@ -145,14 +173,17 @@ def problem(
     workers[client] = 2
     speed = chance.uniform(0.8, 1.6, width)
     speed[client] *= 0.8
-    work = chance.lognormal(3.0, 0.8, count)
-    size = chance.lognormal(0.0, 1.2, items) * 1e8
+    work = np.array(g.work) if g.work else chance.lognormal(3.0, 0.8, count)
     made = np.array(g.producer) >= 0
-    size[made] *= chance.choice([0.05, 0.3, 1.0], items, p=[0.4, 0.3, 0.3])[made]
+    if g.size:
+        size = np.array(g.size)
+    else:
+        size = chance.lognormal(0.0, 1.2, items) * 1e8
+        size[made] *= chance.choice([0.05, 0.3, 1.0], items, p=[0.4, 0.3, 0.3])[made]
     relative = 3.0 ** chance.uniform(-1, 1, (width, width))
     relative[client] /= 3.0
     ideal = work.sum() / (workers * speed).sum()
-    bandwidth = relative * size.sum() / (data * ideal * width)
+    bandwidth = relative * max(size.sum(), 1.0) / (data * ideal * width)
     latency = chance.uniform(0.005, 0.08, (width, width))
     if skew == "uniform":
         weights: Any = np.ones(width)
@@ -178,14 +209,14 @@ def problem(
         if made[item] and not any(item in row for row in g.inputs[-1:])
     ][-1:]
     return make(
-        name=f"{shape}-{steps}-{seed}-d{data:g}-{skew}-{policy}",
+        name=f"{name}-d{data:g}-{skew}-{policy}",
         sites=[f"s{i}" for i in range(width)], workers=workers, bandwidth=bandwidth,
         latency=latency, size=size, producer=np.array(g.producer), homes=offsets(homes),
         allowed=allowed, seconds=seconds, inputs=offsets(g.inputs), deliver=deliver, client=client,
     )  # fmt: skip
 
 
-def _restrict(allowed: Any, homes: list[list[int]], g: _Graph, chance: np.random.Generator) -> None:
+def _restrict(allowed: Any, homes: list[list[int]], g: Drawn, chance: np.random.Generator) -> None:
     """Keep datasets at home or in a zone, as long as every step still has a site."""
     width = allowed.shape[1]
     loads = np.bincount([site for row in homes for site in row], minlength=width)
