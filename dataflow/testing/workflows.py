@@ -46,9 +46,9 @@ def workflow(recipe: str, steps: int, seed: int) -> Drawn:
     recipes: Any = import_module("wfcommons.wfchef.recipes")
     generator: Any = import_module("wfcommons.wfgen").WorkflowGenerator
     made_by = getattr(recipes, f"{recipe}Recipe")
-    before, before_np = random.getstate(), np.random.get_state()  # noqa: NPY002
+    before, before_np = random.getstate(), np.random.get_state()
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
+    np.random.seed(seed % 2**32)
     try:
         for count in (steps, 75, 110, 220):
             if count < steps:
@@ -60,7 +60,7 @@ def workflow(recipe: str, steps: int, seed: int) -> Drawn:
         raise ValueError(f"{recipe} makes no workflow of about {steps} steps")
     finally:
         random.setstate(before)
-        np.random.set_state(before_np)  # noqa: NPY002
+        np.random.set_state(before_np)
 
 
 def _drawn(found: Any) -> Drawn:

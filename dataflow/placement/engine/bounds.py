@@ -42,7 +42,7 @@ def bounds(instance: Instance) -> Bounds:
     )
     tail = latest(*instance.graph, instance.sequence, *routes)
     longest = max(end, float((head + tail).max(initial=0.0)))
-    work, after = _work(instance), tail - instance.seconds.min(axis=1)
+    work, after = _work(instance), tail - instance.least_seconds
     return Bounds(makespan=max(longest, float(windows(head, after, work))), nbytes=float(nbytes))
 
 
@@ -62,11 +62,7 @@ def _work(instance: Instance) -> Floats:
     """
     if not instance.steps:
         return np.zeros(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        relative = instance.seconds.min(axis=1, keepdims=True) / instance.seconds
-    relative[~np.isfinite(relative) | (relative <= 0)] = np.nan
-    relative[:, ~np.isfinite(relative).any(axis=0)] = 1.0
-    speed = np.nanmedian(relative, axis=0)
+    speed = np.where(instance.speed > 0, instance.speed, 1.0)
     share = speed / (speed * instance.workers).sum()
     work: Floats = (instance.seconds * share).min(axis=1)
     return work

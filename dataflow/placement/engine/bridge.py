@@ -107,7 +107,7 @@ def _lists(instance: Instance, per_byte: float) -> Iterator[tuple[str, Integers]
             site, _ = lists.assign(listed, lists.ahead(2.0, use), price=per_byte, use=use)
             yield f"list over {len(group)} sites", site
     if instance.steps <= _CUT_STEPS:
-        yield "cuts", least_bytes(instance, first, np.array([1], np.int64))
+        yield "cuts", least_bytes(instance, first).site
 
 
 def _groups(instance: Instance) -> list[tuple[int, ...]]:

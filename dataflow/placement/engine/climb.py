@@ -153,7 +153,10 @@ def climb(
     deliver: Any, client: int, home_at: Any, homes: Any, site: Any, order: Any, tries: int,
     warm: float, cold: float, exchange: float, total: float, state: Any,
 ) -> Any:  # fmt: skip
-    """The best plan met on the way (sites, order, makespan, bytes); ``tries`` plans are played."""
+    """The best plan met on the way: sites, order, makespan, bytes; and how many transfers were played.
+
+    At most ``tries`` plans are played.
+    """
     steps, width, items = len(site), len(workers), len(size)
     site, order = site.copy(), order.copy()
     best_site, best_order = site.copy(), order.copy()
@@ -162,7 +165,7 @@ def climb(
     group, was = np.empty(steps, np.int64), np.empty(steps, np.int64)
     mark, stamp = np.zeros(steps, np.int64), 0
     current, best, best_span, best_bytes = np.inf, np.inf, np.inf, np.inf
-    length = 0
+    length, played = 0, 0
     swap_a, swap_b, old_a, old_b, count = -1, -1, 0.0, 0.0, 0
     item_of, come_from, go_to = own_at[:0], own_at[:0], own_at[:0]
     step_why, move_why = own_at[:0], own_at[:0]
@@ -237,6 +240,7 @@ def climb(
             workers, pace, latency, size, producer, source, seconds, input_at, inputs, output_at,
             outputs, reader_at, readers, deliver, client, site, order, own_at, own,
         )  # fmt: skip
+        played += len(lists[1])
         result = play(
             workers, pace, latency, size, producer, source, seconds, input_at, inputs, output_at,
             outputs, reader_at, readers, deliver, client, home_at, homes, site, order, begin,
@@ -264,4 +268,4 @@ def climb(
             if swap_a >= 0:
                 order[swap_a] = old_a
                 order[swap_b] = old_b
-    return best_site, best_order, best_span, best_bytes
+    return best_site, best_order, best_span, best_bytes, played

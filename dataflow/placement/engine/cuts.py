@@ -8,49 +8,135 @@ anybody comes. One site after the other until nothing changes; with two sites th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dataflow.placement.engine.compiled import kernel
 from dataflow.placement.engine.instance import Instance, Integers
-from dataflow.placement.engine.loads import at_least, refine
+from dataflow.placement.engine.loads import at_least
+
+
+@dataclass(frozen=True)
+class Lightest:
+    """Sites with few bytes over links: ``done`` if nothing that is tried here makes them fewer."""
+
+    site: Integers
+    nbytes: float
+    rounds: int
+    cuts: int
+    done: bool
 
 
 def least_bytes(
-    instance: Instance, site: Integers, state: Integers, *, quick: bool = False
-) -> Integers:
+    instance: Instance, site: Integers, *, cuts: int | None = None, after: int = 0
+) -> Lightest:
     """Sites with few bytes over links, never more than those given.
 
     Parameters
     ----------
-    quick
-        Single moves only.
+    cuts
+        How many cuts may be made; by default as many as change anything.
+    after
+        The site for which the last cut was made, if this goes on with earlier work.
     """
-
-    def nbytes(sites: Integers) -> float:
-        total: float = at_least(*instance.graph, sites)[1]
-        return total
-
-    best, least = site, nbytes(site)
-    moved = refine(*instance.graph, site, 8, 1.0, 0.0, state)
-    if nbytes(moved) < least:
-        best, least = moved, nbytes(moved)
-    unchanged, turn = 0, 0
-    while not quick and unchanged < instance.width:
-        gathered = gather(
-            *instance.graph, instance.home_at, instance.homes, best, turn % instance.width
-        )
-        cost = nbytes(gathered)
-        if cost < least * (1 - 1e-12):
-            best, least, unchanged = gathered, cost, 0
-        else:
-            unchanged += 1
-        turn += 1
-    return best
+    best, rounds = lighten(*instance.graph, site, 8)
+    least = float(at_least(*instance.graph, best)[1])
+    unchanged, made = 0, 0
+    most = instance.width**3 if cuts is None else cuts
+    while unchanged < instance.width and made < most:
+        target = (after + made) % instance.width
+        made += 1
+        found = gather(*instance.graph, instance.home_at, instance.homes, best, target)
+        if found is not best:
+            cost = float(at_least(*instance.graph, found)[1])
+            if cost < least * (1 - 1e-12):
+                best, least, unchanged = found, cost, 0
+                continue
+        unchanged += 1
+    return Lightest(best, least, int(rounds), made, unchanged >= instance.width)
 
 
 # --- loops ----------------------------------------------------------------------------------------
+
+
+@kernel
+def lighten(
+    workers: Any, pace: Any, latency: Any, size: Any, producer: Any, source: Any, seconds: Any,
+    input_at: Any, inputs: Any, output_at: Any, outputs: Any, reader_at: Any, readers: Any,
+    deliver: Any, client: int, site: Any, rounds: int,
+) -> Any:  # fmt: skip
+    """Sites after single moves that lower the bytes over links, and how many rounds it took."""
+    steps, width, items = len(site), len(workers), len(size)
+    site = site.copy()
+    need = np.zeros((items, width), np.int32)  # readers of an item at a site
+    for item in range(items):
+        for at in range(reader_at[item], reader_at[item + 1]):
+            need[item, site[readers[at]]] += 1
+        if deliver[item]:
+            need[item, client] += 1
+    stale = np.ones(steps, np.bool_)  # what is near it has changed since it was looked at
+    cost = np.empty(width)
+    turn = 0
+    while turn < rounds:
+        turn += 1
+        moved = 0
+        for index in range(steps):
+            step = index if turn % 2 == 1 else steps - 1 - index
+            if not stale[step]:
+                continue
+            stale[step] = False
+            here = site[step]
+            cost[:] = 0.0
+            for at in range(input_at[step], input_at[step + 1]):
+                item = inputs[at]
+                much = size[item]
+                if much == 0.0:
+                    continue
+                need[item, here] -= 1
+                maker = producer[item]
+                for there in range(width):
+                    if need[item, there] == 0:
+                        origin = site[maker] if maker >= 0 else source[item, there]
+                        if origin != there:
+                            cost[there] += much
+                need[item, here] += 1
+            for at in range(output_at[step], output_at[step + 1]):
+                item = outputs[at]
+                much = size[item]
+                for target in range(width):
+                    if need[item, target] > 0:
+                        for there in range(width):
+                            if there != target:
+                                cost[there] += much
+            least, chosen = cost[here] * (1 - 1e-12), here
+            for there in range(width):
+                if cost[there] < least and seconds[step, there] < np.inf:
+                    least, chosen = cost[there], there
+            if chosen == here:
+                continue
+            moved += 1
+            site[step] = chosen
+            for at in range(input_at[step], input_at[step + 1]):
+                item = inputs[at]
+                need[item, here] -= 1
+                need[item, chosen] += 1
+                many = reader_at[item + 1] - reader_at[item]
+                if need[item, here] > 1 and need[item, chosen] > 2 and many > 64:
+                    continue  # nothing that its many readers pay has changed
+                if producer[item] >= 0:
+                    stale[producer[item]] = True
+                for place in range(reader_at[item], reader_at[item + 1]):
+                    stale[readers[place]] = True
+            for at in range(output_at[step], output_at[step + 1]):
+                item = outputs[at]
+                for place in range(reader_at[item], reader_at[item + 1]):
+                    stale[readers[place]] = True
+            stale[step] = False
+        if moved == 0:
+            break
+    return site, turn
 
 
 @kernel

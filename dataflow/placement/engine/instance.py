@@ -98,6 +98,22 @@ class Instance:
         return float(self.size.sum())
 
     @cached_property
+    def least_seconds(self) -> Floats:
+        """Per step how long it runs at the site where it is fastest."""
+        least: Floats = self.seconds.min(axis=1, initial=np.inf)
+        return least
+
+    @cached_property
+    def speed(self) -> Floats:
+        """Per site how fast it is for the steps that may run there (1: none is faster); 0 if none may."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            relative = self.least_seconds[:, None] / self.seconds
+        open_ = np.isfinite(self.seconds) & (relative > 0)
+        many = open_.sum(axis=0)
+        found: Floats = np.where(open_, relative, 0.0).sum(axis=0) / np.maximum(many, 1)
+        return found
+
+    @cached_property
     def graph(self) -> tuple[Any, ...]:
         """The arrays that every inner loop reads, in the order in which it takes them."""
         return (
@@ -207,14 +223,8 @@ def _feasible(instance: Instance) -> None:
 
 
 def capacity(instance: Instance) -> Floats:
-    """Typical steps per second at each site; none where nothing may run."""
-    found = np.zeros(instance.width)
-    for site in range(instance.width):
-        column = instance.seconds[:, site]
-        open_ = column[np.isfinite(column)]
-        if len(open_):
-            found[site] = instance.workers[site] / max(float(np.median(open_)), 1e-12)
-    return found
+    """How much each site can do at once, in workers of the fastest; none where nothing may run."""
+    return instance.speed * instance.workers
 
 
 def conflict(instance: Instance, step: int) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,8 @@ import numpy as np
 from dataflow.placement.engine import compiled
 from dataflow.placement.engine.bounds import Bounds, bounds
 from dataflow.placement.engine.climb import climb
-from dataflow.placement.engine.cuts import least_bytes
+from dataflow.placement.engine.cuts import Lightest, least_bytes
+from dataflow.placement.engine.effort import CALL, Effort
 from dataflow.placement.engine.exact import proven
 from dataflow.placement.engine.instance import Instance, Integers, capacity
 from dataflow.placement.engine.loads import at_least, refine
@@ -28,15 +30,16 @@ from dataflow.placement.engine.rivals import Lists, simple
 from dataflow.placement.engine.simulate import Choice, Outcome, judge, simulate
 
 Objective = Literal["makespan", "bytes"] | float
+#: Score, makespan, bytes, plan, which part of the search found it.
+_Entry = tuple[float, float, float, Choice, str]
 
 #: Seconds that an effort without a budget stands for: at least, and per step.
 LEAST_BUDGET, STEP_BUDGET = 0.05, 1e-4
-#: Seconds that playing takes per step, of a plan beyond that, and of a call from outside the loops.
-_PLAYED, _PLAN, _CALL = 2.8e-7, 4e-6, 2.5e-5
-#: Seconds per step that should be left before cuts are tried where bytes are not all that counts.
-_CUT = 3e-5
-#: Plain Python takes so many times longer.
-_PLAIN = 150.0
+#: Seconds that a change takes beyond playing it; of fewest bytes, seconds at least and per step.
+_PLAN = 4e-6
+_BYTES_BUDGET, _BYTES_STEP = 0.005, 8e-6
+#: Shares of a budget: counted without a clock, counted where there is room or a clock, and by the clock.
+_COUNTED, _WHOLE, _WAITED = 0.8, 1.15, 0.85
 #: For makespan, a plan with fewer bytes may be so many times slower than the fastest that was met.
 _SLOWER = 1.01
 #: Beyond so many steps single changes are not worth playing everything.
@@ -97,34 +100,43 @@ class _Race:
     """The plans so far, best first, and the effort that is left."""
 
     def __init__(
-        self, instance: Instance, exchange: float, effort: float, clock: Callable[[], float] | None
+        self,
+        instance: Instance,
+        exchange: float,
+        effort: float,
+        seconds: float,
+        clock: Callable[[], float] | None,
     ) -> None:
         self.instance, self.exchange = instance, exchange
         self.left = effort
         self._clock = clock
         self._begun = clock() if clock else 0.0
-        self._limit = effort
-        self._slow = _PLAIN if compiled.is_plain() else 1.0
-        far = max(0.0, math.log10(max(1, instance.steps) / 1000))  # memory gets slower with size
-        self.played = _PLAYED * (1.0 + 1.3 * far) * instance.steps
-        self.found: list[tuple[float, float, float, Choice, str]] = []
-        self.fastest: tuple[float, float, float, Choice, str] | None = None
+        self._limit, self.whole = seconds, effort
+        self.takes = Effort(instance)
+        self.moves = float(instance.steps)
+        self.found: list[_Entry] = []
+        self.fastest: _Entry | None = None
         self.plans = 0
 
     def over(self) -> bool:
         late = self._clock is not None and self._clock() - self._begun >= self._limit
         return late or self.left <= 0
 
-    def pay(self, passes: float, calls: float = 1.0) -> None:
-        """Count passes over all steps, and calls of loops."""
-        self.left -= self._slow * passes * self.played + calls * _CALL
+    def pay(self, seconds: float) -> None:
+        """Count effort, see :class:`~dataflow.placement.engine.effort.Effort`."""
+        self.left -= seconds
 
-    def affordable(self, call: float = 0.0) -> int:
+    @property
+    def one(self) -> float:
+        """What playing one more plan takes, as far as can be told."""
+        return self.takes.playing(self.moves) + _PLAN
+
+    def affordable(self) -> int:
         """How many plans can still be played."""
         left = self.left
         if self._clock is not None:
             left = min(left, self._limit - (self._clock() - self._begun))
-        return max(0, int(left / (self._slow * (self.played + _PLAN) + call)))
+        return max(0, int(left / self.one))
 
     def score(self, makespan: float, nbytes: float) -> float:
         if math.isinf(self.exchange):
@@ -132,7 +144,7 @@ class _Race:
         total = self.instance.total_bytes
         return math.log(makespan + 1e-12) + self.exchange * math.log(nbytes + 0.01 * total + 1e-12)
 
-    def best(self, slower: float) -> tuple[float, float, float, Choice, str]:
+    def best(self, slower: float) -> _Entry:
         """The best plan that is at most so many times slower than the fastest."""
         assert self.fastest is not None
         limit = self.fastest[1] * slower
@@ -146,15 +158,15 @@ class _Race:
         instance = self.instance
         if self.found and not exact:
             span, nbytes = at_least(*instance.graph, choice.site)
-            self.pay(0.15)
+            self.pay(self.takes.loads)
             behind = self.score(span, nbytes) > self.found[min(2, len(self.found) - 1)][0]
             slower = self.fastest is not None and span > self.fastest[1]
             if behind and (slower or math.isinf(self.exchange)):
                 return float(span), float(nbytes)
-        span, nbytes = judge(
+        span, nbytes, self.moves = judge(
             *instance.graph, instance.home_at, instance.homes, choice.site, choice.order
         )
-        self.pay(1.0)
+        self.pay(self.takes.playing(self.moves) + CALL)
         self.plans += 1
         self.keep(choice, float(span), float(nbytes), origin)
         return float(span), float(nbytes)
@@ -203,31 +215,29 @@ def place(
     if budget is not None and not budget > 0:
         raise ValueError(f"a budget is more than 0 seconds, not {budget:g}")
     exchange = exchange_rate(objective)
-    effort = budget if budget is not None else max(LEAST_BUDGET, STEP_BUDGET * instance.steps)
-    if compiled.is_plain() and budget is None:
-        effort *= 10.0  # small graphs only, where nobody notices
-    race = _Race(instance, exchange, effort * 0.8, clock)
+    fewest = math.isinf(exchange)
+    effort = budget if budget is not None else _effort(instance, fewest)
+    counted = _COUNTED if budget is not None and clock is None else _WHOLE
+    race = _Race(instance, exchange, effort * counted, effort * _WAITED, clock)
+    takes = race.takes
     lists = Lists(instance)
     state = np.array([1 + (seed * 7919 + 12345) % 2147483645], np.int64)
-    race.pay(1.0, 6.0)
-    if instance.steps and math.isinf(exchange):
-        _bytes(race, lists, lists.collector().site, state)
+    race.pay(takes.start + takes.bounding)
+    least = bounds(instance)
+    if instance.steps and fewest:
+        _fewest(race, lists)
     elif instance.steps:
         _first(race, lists)
     rivals = {}
     for name, make in simple(lists).items():
         if name.startswith("site:") and (race.left < 0.6 * effort or race.over()):
             continue
-        race.pay(1.0)
-        rivals[name] = race.enter(make(), name, exact=instance.steps < _CLIMBED)
-    least = bounds(instance)
-    race.pay(1.0, 10.0)
-    if instance.steps and math.isinf(exchange):
-        if not race.over():
-            _bytes(race, lists, lists.local(), state)
-    elif instance.steps:
-        if race.left > _CUT * instance.steps:
-            _bytes(race, lists, race.found[0][3].site, state)
+        race.pay(takes.listing)
+        ample = instance.steps < _CLIMBED and race.left > 0.5 * effort
+        rivals[name] = race.enter(make(), name, exact=ample)
+    if instance.steps and not fewest:
+        if race.left > 12 * instance.width * takes.cutting:
+            _lighter(race, lists, race.found[0][3].site)
         _passes(race, lists, state)
         _climbs(race, state)
     score, _, _, choice, origin = race.best(_SLOWER if objective == "makespan" else math.inf)
@@ -240,13 +250,52 @@ def place(
     )  # fmt: skip
 
 
-def _bytes(race: _Race, lists: Lists, start: Integers, state: Integers) -> None:
-    """Fewest bytes, by cuts from one plan; a cheap candidate for every other aim as well."""
-    instance = race.instance
-    quick = instance.steps > _CLIMBED and race.left < _CUT * instance.steps
-    better = least_bytes(instance, start, state, quick=quick)
-    race.pay(10.0, 8.0)
-    race.enter(Choice(site=better, order=lists.ranked()[1]), "cuts", exact=True)
+def _effort(instance: Instance, fewest: bool) -> float:
+    """Seconds that are thought of where nobody says how many."""
+    if fewest:
+        effort = max(_BYTES_BUDGET, _BYTES_STEP * instance.steps)
+    else:
+        effort = max(LEAST_BUDGET, STEP_BUDGET * instance.steps)
+    if compiled.is_plain():
+        effort *= 10.0  # small graphs only, where nobody notices
+    return effort
+
+
+def _lighter(race: _Race, lists: Lists, start: Integers, cuts: int | None = None) -> Lightest:
+    """Fewest bytes from one plan; a cheap candidate for every other aim as well."""
+    found = least_bytes(race.instance, start, cuts=cuts)
+    race.pay(found.rounds * race.takes.lighter + (found.cuts + 1) * race.takes.cutting)
+    race.enter(Choice(site=found.site, order=lists.ranked()[1]), "cuts", exact=True)
+    return found
+
+
+def _fewest(race: _Race, lists: Lists) -> None:
+    """Fewest bytes: single moves from every simple plan, and cuts from the best."""
+    instance, takes = race.instance, race.takes
+    race.pay(takes.ranking)
+    power = np.argsort(-capacity(instance), kind="stable").tolist()
+    starts: list[Callable[[], Integers]] = [lambda: lists.collector().site, lists.local]
+    starts += [partial(lambda site: lists.one_site(site).site, site) for site in power]
+    found: list[Lightest] = []
+    for number, start in enumerate(starts):
+        if number > 1 and (instance.steps > _CLIMBED or race.left < 0.7 * race.whole):
+            break
+        found.append(least_bytes(instance, start(), cuts=0))
+        race.pay(takes.listing + found[-1].rounds * takes.lighter + takes.loads)
+    found.sort(key=lambda one: one.nbytes)
+    keep = race.takes.playing(race.moves) * 2.5 + 4 * takes.listing  # for the rivals
+    best, seen = found[0], set()
+    for one in found:
+        if one.nbytes in seen:
+            continue
+        seen.add(one.nbytes)
+        cuts = int((race.left - keep) / takes.cutting)
+        if cuts < 1 or (instance.steps > _CLIMBED and cuts < instance.width):
+            break
+        better = least_bytes(instance, one.site, cuts=cuts)
+        race.pay(better.rounds * takes.lighter + better.cuts * takes.cutting)
+        best = min(best, better, key=lambda one: one.nbytes)
+    race.enter(Choice(site=best.site, order=lists.ranked()[1]), "cuts", exact=True)
 
 
 def _first(race: _Race, lists: Lists) -> None:
@@ -255,7 +304,7 @@ def _first(race: _Race, lists: Lists) -> None:
     mean = float(instance.pace.sum()) / max(1, instance.width * (instance.width - 1))
     listed, order = lists.ranked(2.0)
     site, _ = lists.assign(listed, lists.ahead(2.0), price=mean * _dear(race.exchange))
-    race.pay(2.0, 3.0)
+    race.pay(race.takes.ranking + race.takes.table + race.takes.listing)
     race.enter(Choice(site=site, order=order), "first", exact=True)
 
 
@@ -276,14 +325,12 @@ def _passes(race: _Race, lists: Lists, state: Integers) -> None:
     groups += [tuple(power[:k]) for k in range(width - 1, 1, -1)]
     groups += [(site,) for site in power]
     groups += [(a, b) for i, a in enumerate(power) for b in power[i + 1 :]]
-    recipes = [
-        (allowance, price, group)
-        for group in groups
-        for allowance, price in ((2.0, dear), (1.0, 4 * dear), (3.0, 0.2 * dear))
-    ]
     # the kinds take turns: all sites, then every group once, then the other prices
-    recipes.remove((2.0, dear, groups[0]))  # has been first
-    recipes.sort(key=lambda one: (2.0, 1.0, 3.0).index(one[0]) + (one[2] != groups[0]))
+    kinds = ((2.0, dear), (1.0, 4 * dear), (3.0, 0.2 * dear))
+    recipes = [(*kinds[1], groups[0])]  # the first kind over all sites has been first
+    recipes += [(*kinds[0], group) for group in groups[1:]]
+    recipes.append((*kinds[2], groups[0]))
+    recipes += [(*kind, group) for kind in kinds[1:] for group in groups[1:]]
     for allowance, price, group in recipes:
         if race.over() or race.left < stop:
             return
@@ -291,21 +338,21 @@ def _passes(race: _Race, lists: Lists, state: Integers) -> None:
         rest = lists.ahead(allowance, use)
         listed, order = lists.ranked(allowance)
         site, _ = lists.assign(listed, rest, price=price * mean, use=use)
-        race.pay(1.7, 3.0)
+        race.pay(race.takes.table + race.takes.listing)
         race.enter(Choice(site=site, order=order), f"list {allowance:g}/{len(group)}")
         if group == groups[0] or (len(group) == 2 and allowance == 2.0):
             better = _refined(race, site, state)
             race.enter(Choice(site=better, order=order), "loads")
             bonus = 0.05 * race.found[0][1]
             again, _ = lists.assign(listed, rest, price=price * mean, hint=better, bonus=bonus)
-            race.pay(1.5)
+            race.pay(race.takes.listing)
             race.enter(Choice(site=again, order=order), "hinted")
 
 
 def _refined(race: _Race, site: Integers, state: Integers, rounds: int = 3) -> Integers:
     instance = race.instance
     better: Integers = refine(*instance.graph, site, rounds, 5.0 * race.exchange + 0.2, 1.0, state)
-    race.pay(1.5 * rounds)
+    race.pay(rounds * race.takes.refining)
     return better
 
 
@@ -325,8 +372,8 @@ def _climbs(race: _Race, state: Integers) -> None:
                 *instance.graph, instance.home_at, instance.homes, start[3].site, start[3].order,
                 chunk, 0.02 if part < 1.0 else 0.008, 0.0005, race.exchange, instance.total_bytes, state,
             )  # fmt: skip
-            race.pay(chunk)
-            race.left -= chunk * _PLAN
+            race.moves = found[4] / chunk
+            race.pay(race.takes.playing(found[4], chunk) + chunk * _PLAN)
             race.plans += chunk
             race.keep(Choice(site=found[0], order=found[1]), found[2], found[3], "climb")
             start = race.found[0]
@@ -336,6 +383,6 @@ def _climbs(race: _Race, state: Integers) -> None:
 
 def _chunks(tries: int, race: _Race) -> list[int]:
     """Tries in parts, so that a clock is looked at in between."""
-    most = max(50, int(0.3 / (_PLAN + race.played)))
+    most = max(50, int(0.3 / race.one))
     whole, rest = divmod(tries, most)
     return [most] * whole + ([rest] if rest else [])

@@ -448,7 +448,7 @@ def judge(
     input_at: Any, inputs: Any, output_at: Any, outputs: Any, reader_at: Any, readers: Any,
     deliver: Any, client: int, home_at: Any, homes: Any, site: Any, order: Any,
 ) -> Any:  # fmt: skip
-    """Makespan and bytes of a plan without transfers of its own."""
+    """Makespan, bytes and number of transfers of a plan that has no transfers of its own."""
     own_at, own = np.zeros(len(size) + 1, np.int64), np.zeros((0, 5))
     lists = moves(
         workers, pace, latency, size, producer, source, seconds, input_at, inputs, output_at,
@@ -459,4 +459,4 @@ def judge(
         outputs, reader_at, readers, deliver, client, home_at, homes, site, order,
         np.zeros(len(site)), lists[0], lists[1], lists[2], lists[3], lists[4], lists[5], 0,
     )  # fmt: skip
-    return result[0], result[1]
+    return result[0], result[1], len(lists[1])

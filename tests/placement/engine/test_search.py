@@ -83,7 +83,7 @@ def test_bounds_and_cuts_against_all_choices(
     assert least.makespan <= min(outcome.makespan for outcome in outcomes) * (1 + 1e-9)
     assert least.nbytes <= fewest * (1 + 1e-9)
     start = Lists(instance).local()
-    found = least_bytes(instance, start, np.array([1]))
+    found = least_bytes(instance, start).site
     outcome = simulate(instance, Choice(site=found, order=Lists(instance).ranked()[1]))
     assert outcome.nbytes == pytest.approx(fewest, rel=1e-9), "with two sites a cut is the optimum"
 
@@ -152,7 +152,7 @@ p = problem("montage", 24, 5, data=30.0)
 start = Lists(p).heft()
 found = climb(*p.graph, p.home_at, p.homes, start.site, start.order, 60, 0.02, 0.001, 0.1,
               p.total_bytes, np.array([5]))
-fewest = least_bytes(p, start.site, np.array([5]))
+fewest = least_bytes(p, start.site).site
 assert ("numba" in sys.modules) != compiled.PLAIN
 print(found[0].tolist(), found[2] > 0, fewest.tolist())
 """
