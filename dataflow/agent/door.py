@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dataflow import tracing
 from dataflow.agent.auth import Authenticate, Identity
 from dataflow.errors import SiteRefused, to_document
 from dataflow.participant.audit import NOTED
@@ -93,7 +94,8 @@ class Door:
             refusal_text = TooLarge(self._limit).detail
             await _answer(send, 413, {"kind": "config", "args": [refusal_text]})
             return
-        await self._pass(scope, _counted(receive, self._limit), send)
+        with tracing.caused_by(request.headers.get):
+            await self._pass(scope, _counted(receive, self._limit), send)
 
     def _counting(self, scope: Scope, send: Send, noted: list[str]) -> Send:
         async def counting(message: Message) -> None:

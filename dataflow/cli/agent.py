@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+from dataflow import tracing
 from dataflow.agent.lean import UNUSED, without
 from dataflow.config import Federation, Listen, read_site_file
 from dataflow.config.shapes import LONGEST_SOCKET
@@ -61,6 +62,7 @@ def run(
             f"an agent needs {error.name!r}: pip install 'jupyter-dataflow[service]'"
         ) from error
     configure_logs(debug=debug)
+    tracing.begin(site.name)
     asyncio.run(
         serve(
             lambda address: Participant(federation, address),

@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx2
 
+from dataflow import tracing
 from dataflow.client.ssh import SshReach
 from dataflow.documents import from_json
 from dataflow.errors import (
@@ -187,7 +188,7 @@ class Connection:
             If the answer says so.
         """
         content: bytes | AsyncIterable[bytes] | None = body if isinstance(body, bytes) else None
-        sent = dict(headers or {})
+        sent = {**(headers or {}), **tracing.headers()}
         nbytes = len(content) if isinstance(content, bytes) else 0
         if isinstance(body, Stream):
             content, nbytes = body.pieces, body.nbytes
@@ -317,7 +318,7 @@ class Connection:
         request = self._http.build_request(
             "GET",
             base + path,
-            headers={**headers, "accept-encoding": "identity"},
+            headers={**headers, **tracing.headers(), "accept-encoding": "identity"},
             timeout=httpx2.Timeout(seconds, connect=connect),
         )
         try:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import structlog
 
+from dataflow import tracing
 from dataflow.errors import JobError
 from dataflow.execution.driver import FAREWELL_SECONDS, Drive, Surroundings
 from dataflow.execution.events import Asked, Event, JobCreated, JobQueued, TimeLimitReached
@@ -62,6 +63,7 @@ class Coordinator:
         self._ended: dict[str, JobState] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._news: dict[str, asyncio.Event] = {}
+        self._spans: dict[str, tracing.Mark] = {}
         self._closed = False
 
     def start(self) -> list[str]:
@@ -110,6 +112,7 @@ class Coordinator:
             if not known.over and not journal.mine(created.job):
                 self.start()  # perhaps the one who drove it is gone
             return created.job
+        tracing.submitted(created.job)
         state = begin(created)
         self._changed(state)
         self._admit(state)
@@ -263,7 +266,9 @@ class Coordinator:
     def _begin(self, state: JobState) -> None:
         drive = Drive(state, self._around, self._changed, self._stopped)
         self._drives[state.job] = drive
-        drive.start()
+        with tracing.job(state.job, user=state.user, plan=state.plan.id) as span:
+            self._spans[state.job] = span
+            drive.start()
 
     def _changed(self, state: JobState) -> None:
         news = self._news.pop(state.job, None)
@@ -275,8 +280,18 @@ class Coordinator:
             log.exception("change_not_told", job=state.job)
         if state.over:
             self._keep(state)
+            self._trace_end(state)
         if state.over or state.status == "suspended":
             asyncio.get_running_loop().call_soon(self._next)
+
+    def _trace_end(self, state: JobState) -> None:
+        span = self._spans.pop(state.job, None)
+        if span is None:
+            return
+        span.say(status=state.status)
+        if state.status != "done":
+            span.failed(state.status)
+        span.end()
 
     def _stopped(self, job: str, error: Exception) -> None:
         """The journal took no more events of a job: it stands still until it can be read again."""

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dataflow import tracing
 from dataflow.errors import OperationFailed, PolicyError, StorageError, to_document
 from dataflow.execution.code import unpack
 from dataflow.execution.commands import Unwanted, run_command
@@ -62,16 +63,18 @@ def run(work: Work, *earlier: Outcome) -> Outcome:
         if outcome.failure is not None:
             return Outcome(failure=outcome.failure, programs=tuple(programs))
     started = time.perf_counter()
+    commits: list[float] = []
     _tell_begun()
     try:
-        with _scratch() as scratch:
+        with _scratch() as scratch, tracing.commits() as commits:
             outcome = _run(work, earlier, scratch, programs.append)
     except Unwanted:
         outcome = Outcome()
     except BaseException as error:  # SystemExit of a function is no reason for a worker to end
         outcome = Outcome(failure=_failure(work, error))
-    seconds = time.perf_counter() - started
-    return replace(outcome, seconds=seconds, programs=tuple(programs))
+    seconds, committing = time.perf_counter() - started, sum(commits) if commits else None
+    programs_ran = tuple(programs)
+    return replace(outcome, seconds=seconds, programs=programs_ran, commit_seconds=committing)
 
 
 def _run(

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from dataflow import tracing
 from dataflow.backends.base import Backend
 from dataflow.datasets import Replica
 from dataflow.errors import JobCancelled, JobError, PolicyError, SiteRefused, SiteUnreachable
@@ -289,16 +290,19 @@ class SiteRunner:
         events = log.bind(order=order.id, type=order.type)
         events.debug("order-started")
         last: Report
-        try:
-            await self._run(running)
-            last = Ended(seconds=max(self._clock() - begun, 0.0))
-        except Broken as error:
-            last = _broke(error.failure)
-        except asyncio.CancelledError:
-            last = _broke(self._stopped(running).failure)
-        except Exception as error:
-            events.exception("order-failed-unexpectedly")
-            last = _broke(as_broken(error).failure)
+        with tracing.span(order.type, **_about(order)) as span:
+            try:
+                await self._run(running)
+                last = Ended(seconds=max(self._clock() - begun, 0.0))
+            except Broken as error:
+                last = _broke(error.failure)
+            except asyncio.CancelledError:
+                last = _broke(self._stopped(running).failure)
+            except Exception as error:
+                events.exception("order-failed-unexpectedly")
+                last = _broke(as_broken(error).failure)
+            if isinstance(last, Broke):
+                span.failed(str(last.error.get("kind", "")))
         running.ended = True
         if running.desk is not None and running.desk.abandoned:
             # Whoever gave it may be back one day, sends it again, and has no failure to count.
@@ -358,6 +362,16 @@ def _admit_to(site: Site) -> Callable[[Order], Order]:
         return order
 
     return admit
+
+
+def _about(order: Order) -> dict[str, Any]:
+    """What is traced of an order."""
+    about: dict[str, Any] = {"job": order.job, "site": order.site, "user": order.user}
+    if isinstance(order, TransferOrder):
+        about |= {"key": order.key, "source": order.replica.site, "nbytes": order.replica.nbytes}
+    elif isinstance(order, SegmentOrder):
+        about |= {"plan": order.plan, "steps": [step.label for step in order.steps]}
+    return about
 
 
 def _broke(failure: Failure) -> Broke:

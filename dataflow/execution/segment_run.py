@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dataflow import tracing
 from dataflow.backends.base import Demand
 from dataflow.datasets import Dataset, Lineage
 from dataflow.errors import (
@@ -30,7 +31,7 @@ from dataflow.execution.futures import NeverBegun, Tasks, end_stuck
 from dataflow.execution.inputs import Lying
 from dataflow.execution.program_run import Programs
 from dataflow.execution.programs import Program, ProgramStatus
-from dataflow.execution.to_dask import Place, Work
+from dataflow.execution.to_dask import Outcome, Place, Work
 from dataflow.execution.workplace import Workplace
 from dataflow.graph.keys import digest
 from dataflow.graph.operation import Step
@@ -281,8 +282,17 @@ class _Segment:
         if outcome.manifest is None:
             label = self.steps[key].label
             raise broken(WorkerLost(label, site, "its task was given up"), "worker")
+        self._trace(key, outcome)
         self._report(outcome.manifest, seconds=outcome.seconds)
         self._release([key])
+
+    def _trace(self, key: str, outcome: Outcome) -> None:
+        """What a worker did and timed; workers trace nothing themselves."""
+        about = {"job": self.order.job, "site": self.workplace.site.name, "key": key}
+        step = self.steps[key]
+        tracing.done("operation", outcome.seconds, **about, label=step.label)
+        if outcome.commit_seconds is not None:
+            tracing.done("commit", outcome.commit_seconds, **about)
 
     def _needed(self, wanted: Collection[str]) -> set[str]:
         """Keys of the steps to be run for these outputs, themselves included."""

@@ -79,7 +79,8 @@ class Work:
 class Outcome:
     """What became of a step: a value, or a :class:`Lying` result, for later steps; or a failure.
 
-    ``seconds`` is its own run time in the worker; ``programs`` are the runs of shell commands, its own
+    ``seconds`` is its own run time in the worker, ``commit_seconds`` the last part of it if its
+    result was stored: from written to visible. ``programs`` are the runs of shell commands, its own
     and those of steps before it.
     """
 
@@ -87,6 +88,7 @@ class Outcome:
     seconds: float = 0.0
     failure: Failure | None = None
     programs: tuple[Program, ...] = ()
+    commit_seconds: float | None = None
     value: Any = field(default=None, repr=False)
 
 

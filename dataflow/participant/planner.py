@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from dataflow import tracing
 from dataflow.catalog.snapshot import Snapshot
 from dataflow.datasets import Dataset
 from dataflow.execution.state import JobState
@@ -55,7 +56,11 @@ class Planner:
 
         asking = replace(asked.pop("asking", None) or Asking(), time=self._clock())
         asked = {"near": self._near, "asking": asking, **asked}
-        return planning.plan_graph(graph, self._seen_from_here(), self._measurements(), **asked)
+        with tracing.span("plan", site=self._name, user=asking.user) as span:
+            seen, known = self._seen_from_here(), self._measurements()
+            plan = planning.plan_graph(graph, seen, known, **asked)
+            span.say(plan=plan.id, steps=len(plan.steps), seconds=plan.seconds)
+        return plan
 
     def plan_move(self, dataset: Dataset, to: str, source: str | None, **asked: Any) -> Plan:
         """A plan that moves a dataset; see :func:`planning.plan_move`."""
@@ -90,4 +95,5 @@ class Planner:
         from dataflow.participant import planning
 
         snapshot, known = self._seen_from_here(), self._measurements()
-        return planning.plan_rest(state, snapshot, known, self._near, self._clock())
+        with tracing.span("replan", site=self._name, job=state.job):
+            return planning.plan_rest(state, snapshot, known, self._near, self._clock())

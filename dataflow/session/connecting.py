@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dataflow import tracing
 from dataflow.config import (
     Backend,
     Federation,
@@ -80,6 +81,7 @@ def connect(
     before = _by_state.get(federation.state)
     if before is not None:
         before.close()  # the cell was run again: one session, one set of workers
+    tracing.begin("notebook")
     reaching = Reaching(federation)
     reaching.begin()
     try:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 from obstore.exceptions import AlreadyExistsError, BaseError
 
+from dataflow import tracing
 from dataflow.errors import CorruptResult, StorageError
 from dataflow.storage.layout import COMMIT, Area, attempt_prefix, key_prefix
 from dataflow.storage.manifest import FileEntry, Manifest, from_bytes, to_bytes
@@ -158,6 +159,11 @@ def publish(
     CorruptResult
         If the store does not list what was written; nothing is visible then.
     """
+    with tracing.committing(manifest.key):
+        return _publish(attempt, manifest, root_metadata)
+
+
+def _publish(attempt: Attempt, manifest: Manifest, root_metadata: bytes | None) -> Manifest:
     prove(attempt, manifest.files)
     if root_metadata is not None:
         last = attempt.put(ROOT_METADATA, [root_metadata])
