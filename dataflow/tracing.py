@@ -30,6 +30,8 @@ MOST_PARENTS = 1000
 
 _tracer: Any = None
 _parents: dict[str, Any] = {}
+#: The job on behalf of which something runs here.
+_job: ContextVar[str] = ContextVar("dataflow-job", default="")
 _commits: ContextVar[list[float] | None] = ContextVar("dataflow-commits", default=None)
 
 
@@ -140,8 +142,13 @@ def span(name: str, **about: Any) -> Iterator[Mark]:
     if _tracer is None:
         yield _NOTHING
         return
-    with _tracer.start_as_current_span(name, attributes=_attributes(about)) as opened:
-        yield Mark(opened)
+    token = _job.set(about.get("job") or _job.get())
+    try:
+        about["job"] = _job.get() or None
+        with _tracer.start_as_current_span(name, attributes=_attributes(about)) as opened:
+            yield Mark(opened)
+    finally:
+        _job.reset(token)
 
 
 def done(name: str, seconds: float, **about: Any) -> None:
