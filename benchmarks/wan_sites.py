@@ -169,7 +169,7 @@ class Sites:
             }
             return not topology.away and {(name, "notebook") for name in self.names} <= measured
 
-        until(known)
+        until(known, 600)  # nobody measures roads while the machine is busy with something else
 
     def end(self) -> None:
         for name in self.names:

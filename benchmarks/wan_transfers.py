@@ -226,7 +226,7 @@ class DirectSites(Sites):
             road = roads.get((ENSEMBLE, OBSERVATIONS))
             return road is not None and road.origin == "measured"
 
-        until(known)
+        until(known, 600)
 
     def end(self) -> None:
         for agent in self._agents:
