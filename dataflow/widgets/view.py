@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from dataflow.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dataflow.session import Session
+    from dataflow.session.session import Session
     from dataflow.widgets.shown import Shown
 
 
 def view(thing: Any, session: Session | None = None, **how: Any) -> Shown:
-    """A live view of a plan or a job, for JupyterLab and other places that show Jupyter widgets.
+    """A live view of a plan, a job or a session, for JupyterLab and other places that show Jupyter widgets.
 
     Elsewhere, and in a notebook that a program executes, it is the picture at rest.
 
@@ -20,7 +20,7 @@ def view(thing: Any, session: Session | None = None, **how: Any) -> Shown:
     ----------
     thing
         A plan (``against=`` another plan, to compare them), or a job: of now, or found again by
-        ``session.job(id)``.
+        ``session.job(id)``; or a session: its datasets, sites and what owners would say.
     session
         What commands go to; default the latest that is open.
 
@@ -34,6 +34,7 @@ def view(thing: Any, session: Session | None = None, **how: Any) -> Shown:
     from dataflow.placement.plan import Plan
     from dataflow.session.connecting import latest
     from dataflow.session.jobs import Job
+    from dataflow.session.session import Session
 
     try:
         import anywidget  # noqa: F401
@@ -51,4 +52,8 @@ def view(thing: Any, session: Session | None = None, **how: Any) -> Shown:
         from dataflow.widgets.job import LiveJob
 
         return LiveJob(thing)
+    if isinstance(thing, Session):
+        from dataflow.widgets.session import LiveSession
+
+        return LiveSession(thing)
     raise TypeError(f"there is no live view of {type(thing).__name__}")

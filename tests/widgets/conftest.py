@@ -26,7 +26,7 @@ def page(chromium: Any) -> Iterator[Any]:
     """An empty page; errors on it are errors of the test."""
     context = chromium.new_context(viewport={"width": 1000, "height": 900})
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on(
