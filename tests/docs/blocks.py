@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = (
     "README.md",
     "docs/using.md",
+    "docs/notebook.md",
     "docs/backends-ssh.md",
     "docs/backends-sge.md",
     "docs/backends-kubernetes.md",
