@@ -15,6 +15,7 @@ function render({ model, el }) {
     facts = model.get("facts");
     if (!facts || !facts.scene) return;
     if (picked && !facts.steps[picked]) picked = tried = null;
+    if (picked && facts.steps[picked].site === tried) tried = null; // it is there now
     drawn = picture(facts.scene, facts.words, { pick });
     walk(drawn, { pick, focused });
     for (const one of drawn.boxes.values()) {
@@ -25,7 +26,7 @@ function render({ model, el }) {
     put(root,
       h("div", { class: "bar" }, h("strong", { class: "head" }, facts.head), plans(), start(), tools),
       window_, panel, says, compared(), notes());
-    show();
+    if (picked) look(picked, tried); else show();
   }
 
   function plans() {
