@@ -92,8 +92,17 @@ def _participant(request: Request) -> Served:
     return participant
 
 
-Own = Annotated[Served, Depends(_participant)]
-Asker = Annotated[Identity, Depends(identity_of)]
+# Not plain functions: those would go to a thread and back for each request.
+async def _own(request: Request) -> Served:
+    return _participant(request)
+
+
+async def _asker(request: Request) -> Identity:
+    return identity_of(request)
+
+
+Own = Annotated[Served, Depends(_own)]
+Asker = Annotated[Identity, Depends(_asker)]
 
 
 async def only_readers_look(request: Request) -> None:
