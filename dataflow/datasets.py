@@ -71,6 +71,34 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reproduction:
+    """What a second run of a result came to.
+
+    Attributes
+    ----------
+    site
+        Where the second run was.
+    job
+        Whose it was.
+    equal
+        Whether both runs wrote the same.
+    differs
+        Paths of the files that are not the same, or are at one of the two only.
+    environment
+        Versions in the second run.
+    time
+        When they were compared, in seconds since the epoch.
+    """
+
+    site: str
+    job: str = ""
+    equal: bool = False
+    differs: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    time: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
     """How a result was made: enough to say it, and with the graph enough to make it again.
 
@@ -78,7 +106,8 @@ class Lineage:
     names to versions at the site that ran it. ``origins`` are keys of the registered data that it
     was made of, through all steps; ``rows`` those of them whose rows it still carries, each with
     the number of services, forced by its owner, that they have been through. ``temporary``: an
-    owner does not let it be kept after the job.
+    owner does not let it be kept after the job. ``unproven``: an owner gives it out only after a
+    second run has come to the same; ``reproduced`` is what such a run came to.
     """
 
     operation: str
@@ -93,6 +122,8 @@ class Lineage:
     origins: tuple[str, ...] = ()
     rows: Mapping[str, int] = field(default_factory=dict)
     temporary: bool = False
+    unproven: bool = False
+    reproduced: Reproduction | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

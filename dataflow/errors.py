@@ -29,6 +29,7 @@
         ├── WorkerLost         a worker died under an operation more often than allowed
         ├── JobCancelled       somebody asked for it
         ├── JobTimedOut        the job's own time limit
+        ├── NotReproduced      a second run came to another result
         └── UnknownJob         no such id at any site that answered
 
 Catch the root, read the text, or look at ``kind`` from a program::
@@ -425,6 +426,28 @@ class JobTimedOut(JobError):
 
     def __str__(self) -> str:
         return f"job {self.job} was ended by its time limit of {self.limit:g} s"
+
+
+class NotReproduced(JobError):
+    """A second run, at another site, came to another result, so that this one is not given out.
+
+    ``differs`` are the paths of the files that are not the same.
+    """
+
+    kind = "not-reproduced"
+
+    def __init__(self, result: str, site: str, second: str, differs: Sequence[str]) -> None:
+        self.result, self.site, self.second, self.differs = result, site, second, tuple(differs)
+        super().__init__(result, site, second, list(differs))
+
+    def __str__(self) -> str:
+        some = ", ".join(self.differs[:5]) + (" …" if len(self.differs) > 5 else "")
+        return (
+            f"{self.result!r} of {self.site!r} was not reproduced: the run at {self.second!r} "
+            f"differs in {some}\n"
+            "What you can do: look for what is not the same each time in the operations (random "
+            "numbers without a seed, time, order of threads), and run it again."
+        )
 
 
 class UnknownJob(JobError, KeyError):

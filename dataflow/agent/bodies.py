@@ -15,7 +15,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from dataflow.agreements import Agreement
 from dataflow.catalog.entries import RecordRow
-from dataflow.execution.events import JobCreated, ReleaseOrder, SegmentOrder, TransferOrder
+from dataflow.execution.events import (
+    CompareOrder,
+    JobCreated,
+    ReleaseOrder,
+    SegmentOrder,
+    TransferOrder,
+)
 from dataflow.sites import Site
 from dataflow.stores import Store
 
@@ -136,7 +142,9 @@ class Asking(Body):
 class NewOrder(Body):
     """An order for this site."""
 
-    order: Annotated[SegmentOrder | TransferOrder | ReleaseOrder, Field(discriminator="type")]
+    order: Annotated[
+        SegmentOrder | TransferOrder | ReleaseOrder | CompareOrder, Field(discriminator="type")
+    ]
 
 
 class CannotBring(Body):

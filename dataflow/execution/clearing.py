@@ -9,7 +9,7 @@ import structlog
 
 from dataflow.datasets import Replica
 from dataflow.errors import ConfigError, DataflowError
-from dataflow.execution.events import Order, ReleaseOrder, SegmentOrder, TransferOrder
+from dataflow.execution.events import Order, SegmentOrder, TransferOrder
 from dataflow.execution.failures import Broken
 from dataflow.execution.workplace import Workplace, claim_of
 from dataflow.storage.credentials import resolve
@@ -77,7 +77,7 @@ async def clear_attempts(order: Order, workplace: Workplace) -> None:
 
     Twice: a worker that was stuck in a write when it was told to stop finishes that one.
     """
-    if isinstance(order, ReleaseOrder):
+    if not isinstance(order, SegmentOrder | TransferOrder):
         return
     await _clear_attempts(order, workplace)
     await asyncio.sleep(AGAIN_SECONDS)

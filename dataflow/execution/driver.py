@@ -29,6 +29,7 @@ from dataflow.errors import (
 from dataflow.execution.code import CodeStore
 from dataflow.execution.events import (
     Broke,
+    CompareOrder,
     Crossed,
     Ended,
     Errand,
@@ -374,7 +375,7 @@ class Drive:
     def _order(self, name: str, attempt: int) -> Order:
         state = self.state
         plain = order_of(state, name, attempt)
-        if isinstance(plain, ReleaseOrder):
+        if isinstance(plain, ReleaseOrder | CompareOrder):
             return plain
         keys = plain.datasets if isinstance(plain, SegmentOrder) else [plain.key]
         asked = [key for key in keys if key not in state.plan.sources]

@@ -57,7 +57,9 @@ class SegmentOrder:
     before. ``originals`` are steps as the user built them of which some of ``steps`` are shares, and
     how these were cut: they prove the keys, and nothing of them is run. ``origins`` and ``rows`` say for each step what its result is made of, and whose rows it
     carries (see :class:`~dataflow.datasets.Lineage`), ``temporary`` which results may not be kept,
-    ``floors`` how many rows each input of a step must have; the site writes them itself.
+    ``floors`` how many rows each input of a step must have, ``unproven`` which results are not given out
+    before they are reproduced; the site writes them itself. ``environment``: versions that workers
+    must have, where it is a second run.
     """
 
     id: str
@@ -81,6 +83,8 @@ class SegmentOrder:
     rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     temporary: tuple[str, ...] = ()
     floors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    unproven: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
     type: Literal["segment"] = "segment"
 
 
@@ -121,7 +125,24 @@ class ReleaseOrder:
     type: Literal["release"] = "release"
 
 
-Order = SegmentOrder | TransferOrder | ReleaseOrder
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareOrder:
+    """Compare your result ``key`` with ``copy``, what another site came to in a second run.
+
+    What comes out is written into your record of the result; one that differs is not given out.
+    """
+
+    id: str
+    job: str
+    site: str
+    key: str
+    copy: Replica
+    user: str = ""
+    request: Request = field(default_factory=Request)
+    type: Literal["compare"] = "compare"
+
+
+Order = SegmentOrder | TransferOrder | ReleaseOrder | CompareOrder
 
 
 def errand_of(order: TransferOrder) -> Errand:
@@ -176,6 +197,18 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """A result was compared with that of the second run at ``other``; ``differs`` are files."""
+
+    key: str
+    site: str
+    other: str
+    equal: bool
+    differs: tuple[str, ...] = ()
+    type: Literal["compared"] = "compared"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """The order is done; nothing follows."""
 
@@ -210,7 +243,7 @@ class Ran:
     type: Literal["ran"] = "ran"
 
 
-Report = Stored | Crossed | Released | Ended | Broke | Progress | Ran
+Report = Stored | Crossed | Released | Compared | Ended | Broke | Progress | Ran
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ from dataflow.storage.read import open_data
 from dataflow.storage.results import find_result, write_result
 from dataflow.storage.scratch import drawing_into
 from dataflow.storage.tables import Batches
+from dataflow.versions import differences
 
 #: Attribute of a function that says how it wants its inputs, and the one word that it knows.
 READS, TABLES = "reads", "tables"
@@ -84,6 +85,7 @@ def _run(
     tell: Callable[[Program], None],
 ) -> Outcome:
     step = work.step
+    _must_be_pinned(work)
     given = [
         source if isinstance(source, Lying) else earlier[source].value for source in work.inputs
     ]
@@ -109,6 +111,17 @@ def _run(
     if work.keep:
         _must_travel(work, value)
     return Outcome(value=value if work.keep else None)
+
+
+def _must_be_pinned(work: Work) -> None:
+    """Refuse a second run in another environment: what it came to would prove nothing."""
+    rows = differences(environment(), work.environment) if work.environment else []
+    if rows:
+        said = ", ".join(f"{name} {here}, not {there}" for name, here, there in rows)
+        raise PolicyError(
+            f"a second run of {work.step.label!r} at {work.site!r} needs the environment of the first; "
+            f"here is {said}\nWhat you can do: have that site installed alike, or permit another."
+        )
 
 
 def _stored(work: Work, value: Any) -> Outcome:

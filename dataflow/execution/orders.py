@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dataflow.datasets import Dataset, Replica
-from dataflow.execution.events import Order, ReleaseOrder, SegmentOrder, TransferOrder
+from dataflow.execution.events import (
+    CompareOrder,
+    Order,
+    ReleaseOrder,
+    SegmentOrder,
+    TransferOrder,
+)
 from dataflow.execution.state import JobState
 from dataflow.execution.units import attempt_wanted, copy_of, inputs_of
 from dataflow.graph.operation import Step
@@ -47,6 +53,8 @@ def order_of(
     plan = state.plan
     if name in plan.release_by_id:
         return _release(state, name, attempt)
+    if name in plan.comparison_by_id:
+        return _comparison(state, name, attempt)
     inputs = inputs_of(state, name)
     known = {key: _dataset(state, key, replica, datasets or {}) for key, replica in inputs.items()}
     unit = plan.segment_by_id.get(name)
@@ -83,6 +91,7 @@ def order_of(
         seconds={key: plan.assignment_by_key[key].seconds for key in unit.steps},
         memory={key: plan.assignment_by_key[key].memory for key in unit.steps},
         originals=originals_of(plan, steps),
+        environment=_environment(state) if plan.again and unit is plan.again.segment else {},
     )
 
 
@@ -117,6 +126,29 @@ def _release(state: JobState, name: str, attempt: int) -> ReleaseOrder:
         copy=copy,
         user=state.user,
     )
+
+
+def _comparison(state: JobState, name: str, attempt: int) -> CompareOrder:
+    comparison = state.plan.comparison_by_id[name]
+    return CompareOrder(
+        id=order_id(state, name, attempt),
+        job=state.job,
+        site=comparison.site,
+        key=comparison.key,
+        copy=state.stored[comparison.key, comparison.other].replica,
+        user=state.user,
+        request=state.plan.request,
+    )
+
+
+def _environment(state: JobState) -> Mapping[str, str]:
+    """Versions in which the first run made the results that are to be made again."""
+    assert state.plan.again is not None
+    for comparison in state.plan.again.comparisons:
+        first = state.stored.get((comparison.key, comparison.site))
+        if first is not None and first.dataset.lineage is not None:
+            return first.dataset.lineage.environment
+    return {}
 
 
 def _dataset(state: JobState, key: str, replica: Replica, known: Mapping[str, Dataset]) -> Dataset:

@@ -21,8 +21,10 @@ from dataflow.datasets import Replica
 from dataflow.errors import JobCancelled, JobError, PolicyError, SiteRefused, SiteUnreachable
 from dataflow.execution.clearing import clear, clear_attempts
 from dataflow.execution.code import CodeStore
+from dataflow.execution.compare_run import run_compare
 from dataflow.execution.events import (
     Broke,
+    CompareOrder,
     Ended,
     Errand,
     ErrorDocument,
@@ -157,7 +159,7 @@ class SiteRunner:
             raise SiteRefused(self.name, f"this order is for site {order.site!r}")
         if isinstance(order, TransferOrder) and order.key != order.replica.key:
             raise SiteRefused(self.name, f"{order.replica.url} is not a copy of {order.key}")
-        if isinstance(order, ReleaseOrder) and self._own is None:
+        if isinstance(order, ReleaseOrder | CompareOrder) and self._own is None:
             raise SiteRefused(self.name, "no copy is given up here")
         if isinstance(order, SegmentOrder):
             self._check(order)
@@ -319,6 +321,10 @@ class SiteRunner:
         if isinstance(order, ReleaseOrder):
             assert self._own is not None
             await run_release(order, self._workplace, self._own, running.tell)
+            return
+        if isinstance(order, CompareOrder):
+            assert self._own is not None
+            await run_compare(order, self._workplace, self._own, running.tell)
             return
         if not isinstance(order, SegmentOrder):
             await run_transfer(order, self._workplace, running.tell, running.desk)

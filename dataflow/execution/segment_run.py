@@ -386,6 +386,7 @@ class _Segment:
                     keep=step.key in used,
                     provenance=self._provenance(step),
                     floors=self.order.floors.get(step.key, ()),
+                    environment=self.order.environment,
                 )
             )
         return works
@@ -437,6 +438,7 @@ class _Segment:
             origins=order.origins.get(manifest.key, ()),
             rows=order.rows.get(manifest.key, {}),
             temporary=manifest.key in order.temporary,
+            unproven=manifest.key in order.unproven,
         )
         return dataset_of(
             manifest,

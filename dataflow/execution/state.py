@@ -49,6 +49,7 @@ from dataflow.errors import (
 from dataflow.execution.events import (
     Asked,
     Broke,
+    Compared,
     Crossed,
     Ended,
     ErrorDocument,
@@ -118,6 +119,8 @@ class JobState:
         Key of a shell operation's step → its last run.
     released
         URLs of copies that were given up, as was asked for.
+    compared
+        Key of a result → what a second run of it came to.
     lost
         Sites that did not answer; not used again by this job.
     gone
@@ -144,6 +147,7 @@ class JobState:
     crossed: tuple[Crossed, ...] = ()
     programs: Mapping[str, Program] = field(default_factory=dict)
     released: frozenset[str] = frozenset()
+    compared: Mapping[str, Compared] = field(default_factory=dict)
     lost: frozenset[str] = frozenset()
     gone: frozenset[str] = frozenset()
     replan: str = ""
@@ -164,8 +168,10 @@ class JobState:
     def results(self) -> dict[str, tuple[Replica, ...]]:
         """Key of each result asked for → the copies that this job knows of."""
         found: dict[str, tuple[Replica, ...]] = {}
+        second = self.plan.again.site if self.plan.again is not None else ""
         for key in self.plan.outputs:
-            copies = [s.replica for (k, _), s in self.stored.items() if k == key]
+            made = [s.replica for (k, _), s in self.stored.items() if k == key]
+            copies = [copy for copy in made if copy.site != second]
             if key in self.plan.replicas:
                 copies.append(self.plan.replicas[key])
             copies = [copy for copy in copies if copy.url not in self.released]
@@ -293,6 +299,8 @@ def _fact(state: JobState, report: Report, *, fresh: bool = False) -> JobState:
         return replace(state, programs=taken_in(state.programs, report.program))
     if isinstance(report, Released):
         return replace(state, released=state.released | {report.url})
+    if isinstance(report, Compared):
+        return replace(state, compared={**state.compared, report.key: report})
     return state
 
 
@@ -441,9 +449,8 @@ def _asked(state: JobState, event: Asked) -> JobState:
 
 
 def _units_of(plan: Plan) -> dict[str, Unit]:
-    return {
-        name: Unit() for name in (*plan.segment_by_id, *plan.transfer_by_id, *plan.release_by_id)
-    }
+    names = (*plan.segment_by_id, *plan.transfer_by_id, *plan.release_by_id)
+    return {name: Unit() for name in (*names, *plan.comparison_by_id)}
 
 
 def _with(state: JobState, name: str, unit: Unit) -> JobState:

@@ -60,6 +60,8 @@ class Work:
         What is to be said about the result, apart from the environment.
     floors
         The least number of rows of each input; empty if it does not matter.
+    environment
+        Versions that the worker must have; empty if they do not matter.
     """
 
     step: Step
@@ -73,6 +75,7 @@ class Work:
     keep: bool = False
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
     floors: tuple[int, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

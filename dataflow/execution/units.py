@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from dataflow.datasets import Replica
-from dataflow.placement.plan import Plan, Release, Segment, Transfer
+from dataflow.placement.plan import Comparison, Plan, Release, Segment, Transfer
 
 if TYPE_CHECKING:
     from dataflow.execution.state import JobState
 
 
-Part = Segment | Transfer | Release
+Part = Segment | Transfer | Release | Comparison
 
 
 def part_of(plan: Plan, name: str) -> Part:
     """What the plan says of a unit."""
     part = plan.segment_by_id.get(name) or plan.transfer_by_id.get(name)
-    return part or plan.release_by_id[name]
+    return part or plan.comparison_by_id.get(name) or plan.release_by_id[name]
 
 
 def is_patient(plan: Plan, name: str) -> bool:
@@ -38,6 +38,8 @@ def sites_of(plan: Plan, name: str) -> tuple[str, ...]:
     part = part_of(plan, name)
     if is_patient(plan, name):
         return ()
+    if isinstance(part, Comparison):
+        return part.site, part.other
     if not isinstance(part, Transfer):
         return (part.site,)
     return tuple(dict.fromkeys(site for site in (part.source, part.target, part.at) if site))
@@ -50,6 +52,8 @@ def all_stored(state: JobState, name: str) -> bool:
         return (part.key, part.target) in state.stored
     if isinstance(part, Release):
         return part.replica.url in state.released
+    if isinstance(part, Comparison):
+        return part.key in state.compared
     return all((key, part.site) in state.stored for key in part.outputs)
 
 
@@ -65,10 +69,23 @@ def attempt_wanted(state: JobState, name: str) -> int:
 def ready(state: JobState, name: str) -> bool:
     """Whether all that a unit reads is where it runs."""
     part = part_of(state.plan, name)
+    again = state.plan.again
+    if isinstance(part, Comparison):
+        mine = part.replica is not None or (part.key, part.site) in state.stored
+        return mine and (part.key, part.other) in state.stored
     if isinstance(part, Transfer):
+        if again is not None and any(
+            part.key == c.key and part.key not in state.compared for c in again.comparisons
+        ):
+            return False  # a result that is not given out yet
         return part.replica is not None or (part.key, part.source) in state.stored
     if isinstance(part, Release):
         return copy_of(state, part) is not None
+    if again is not None and part is again.segment:
+        # After the first run, in whose environment it is to be.
+        first = all(c.replica or (c.key, c.site) in state.stored for c in again.comparisons)
+        if not first:
+            return False
     return all(
         key in part.replicas or (key, part.site) in state.stored or _held(state, key, part.site)
         for key in part.inputs
@@ -98,6 +115,11 @@ def copies_of(state: JobState, part: Part) -> Iterator[tuple[str, Replica]]:
     """The copies that a part of the plan reads, with their keys, as far as they are there."""
     if isinstance(part, Release):
         yield part.key, part.replica
+        return
+    if isinstance(part, Comparison):
+        second = state.stored.get((part.key, part.other))
+        if second is not None:
+            yield part.key, second.replica
         return
     if isinstance(part, Transfer):
         stored = state.stored.get((part.key, part.source))

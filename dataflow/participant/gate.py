@@ -15,9 +15,10 @@ from dataflow.catalog.entries import replica_id
 from dataflow.catalog.records import Records
 from dataflow.datasets import Dataset, Replica
 from dataflow.errors import NotGranted, SiteRefused
-from dataflow.execution.events import Errand, Order, ReleaseOrder, SegmentOrder
+from dataflow.execution.events import CompareOrder, Errand, Order, ReleaseOrder, SegmentOrder
 from dataflow.graph import hiding
 from dataflow.graph.operation import Operation
+from dataflow.participant import proving
 from dataflow.participant.audit import Audit
 from dataflow.policy.agreement import Asked, Denial, Grant
 from dataflow.policy.archetype import SHIPPED
@@ -101,7 +102,7 @@ class Gate:
 
         A milder change, another archetype say, lets it finish.
         """
-        if isinstance(order, ReleaseOrder) or not self.minds:
+        if isinstance(order, ReleaseOrder | CompareOrder) or not self.minds:
             return None
         asked = Asked(user=order.user, type=order.request.type, purpose=order.request.purpose)
         if isinstance(order, SegmentOrder):
@@ -128,7 +129,8 @@ class Gate:
         readings = follow(order.steps, rows, rights)
         for step in order.steps:
             for key, applied in readings[step.key].reads.items():
-                said = [r.refuses(step, applied, self._site.name) for r in rights.get(key, ())]
+                owners, here = rights.get(key, ()), self._site.name
+                said = [r.refuses(step, applied, here, again=True) for r in owners]
                 if said and said[0] is not None and all(said):
                     raise NotGranted({self._site.name: said[0].because})
                 floor = max((right.row_floor for right in rights.get(key, ())), default=0)
@@ -186,6 +188,7 @@ class Gate:
             temporary=tuple(
                 step.key for step in order.steps if self._temporary(order, found[step.key])
             ),
+            unproven=proving.unproven(order, found, self._homes, self._archetypes),
         )
 
     def _floors(
@@ -287,12 +290,15 @@ class Gate:
     ) -> bool:
         """Results go to whoever may still ask for them; or to all, if the maker's relation says so."""
         minded = False
+        because = proving.withheld(self._known(replica.key), self._site.name, self._homes)
         for key in origins:
             found = self._standing(key, asked)
             if found is None:
                 continue
             minded = True
             grants = found.grants
+            if because and not proving.compares(reader.sites, found):
+                self._refuse(reader, replica, f"{self._site.name}: {because}")
             if found.denial is not None:
                 grants = self._reusing(replica.key, key)
                 if not grants:

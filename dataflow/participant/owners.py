@@ -66,6 +66,9 @@ class Answer:
         Pairs of key and site whose copies may not be read.
     forced
         Services that owners have put in, with their clauses.
+    rights, given
+        What the owners allow under the archetypes that were chosen, by key of the data; and rows
+        that stored results among the sources carry.
     """
 
     graph: Graph
@@ -75,6 +78,8 @@ class Answer:
     considered: tuple[Considered, ...] = ()
     avoid: frozenset[tuple[str, str]] = frozenset()
     forced: tuple[str, ...] = ()
+    rights: Mapping[str, Sequence[Right]] = field(default_factory=dict)
+    given: Mapping[str, Rows] = field(default_factory=dict)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -181,6 +186,8 @@ def ask_owners(
         considered=choice.considered,
         avoid=owners.avoid,
         forced=woven.notes,
+        rights=owners.rights(choice.archetypes),
+        given=owners.given,
     )
 
 

@@ -50,7 +50,7 @@ from dataflow.execution.runner import SiteRunner
 from dataflow.execution.tally import Figure
 from dataflow.execution.view import JobView, LedgerEntry
 from dataflow.graph.graph import Graph
-from dataflow.participant import agreeing, registering, watching
+from dataflow.participant import agreeing, proving, registering, watching
 from dataflow.participant.audit import FILE as AUDIT_FILE
 from dataflow.participant.audit import Audit
 from dataflow.participant.gate import Gate, reader_of
@@ -452,7 +452,11 @@ class Participant:
         return [dataset for site, dataset in written if site == self.name and dataset.key == key]
 
     def _publish(self, records: Sequence[Any]) -> None:
-        self.records.add(*records)
+        self.records.add(*proving.with_proofs(records, self._own_dataset))
+
+    def _own_dataset(self, id: str) -> Dataset | None:
+        found: Dataset | None = self.records.get("dataset", id, self.name)
+        return found
 
     def _datasets(self, keys: Sequence[str]) -> Mapping[str, Dataset]:
         snapshot = self.snapshot()

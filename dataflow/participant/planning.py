@@ -12,6 +12,7 @@ from dataflow.errors import NoAllowedSite, PlacementError, PolicyError
 from dataflow.execution.state import JobState
 from dataflow.graph.graph import Graph, of_dataset
 from dataflow.participant.owners import Asking, ask_owners, asked_again, part_of
+from dataflow.participant.reproducing import reproduced
 from dataflow.placement.aim import Objective, aim_of
 from dataflow.placement.limits import keep_limits
 from dataflow.placement.make import graph_of, make_plan
@@ -108,7 +109,8 @@ def plan_graph(
     whole = spread(
         plan, wanted, topology=snapshot.topology, replicas=replicas, measurements=measurements
     )
-    return keep_limits(_open_roads(answer.written_into(whole)), aim)
+    whole = reproduced(answer.written_into(whole), answer, snapshot, replicas, excluded)
+    return keep_limits(_open_roads(whole), aim)
 
 
 def _asked_for(
@@ -252,7 +254,9 @@ def _rest_of(
         replicas=copies,
         measurements=measurements,
     )
-    return _open_roads(answer.written_into(whole))
+    done = state.compared
+    whole = answer.written_into(whole)
+    return _open_roads(reproduced(whole, answer, snapshot, copies, excluded, compared=done))
 
 
 def _open_roads(plan: Plan) -> Plan:

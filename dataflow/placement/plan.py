@@ -115,6 +115,33 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A result at ``site`` is compared with what the second run at ``other`` came to.
+
+    ``replica`` is the copy at ``site`` if it was there before the plan began.
+    """
+
+    id: str
+    key: str
+    site: str
+    other: str
+    replica: Replica | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecondRun:
+    """The graph once more at another site, after the first run, in its environment.
+
+    ``transfers`` bring what it reads; results are given out after their comparison.
+    """
+
+    site: str
+    segment: Segment
+    transfers: tuple[Transfer, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Least:
     """What no plan for the same steps can beat, within the sites that are open to each.
 
@@ -189,6 +216,9 @@ class Plan:
     originals
         Steps of the graph as the user built it that stand otherwise in ``steps`` or not at all: what
         was split, and what need not run; :func:`dataflow.placement.make.graph_of` needs them.
+    again
+        The second run, where an owner wants results to be reproduced before they are given out;
+        not part of the segments and transfers, nor of the prices.
     """
 
     id: str
@@ -216,6 +246,7 @@ class Plan:
     money: float = 0.0
     energy: float = 0.0
     model: Model | None = None
+    again: SecondRun | None = None
 
     @cached_property
     def step_by_key(self) -> Mapping[str, Step]:
@@ -227,15 +258,22 @@ class Plan:
 
     @cached_property
     def segment_by_id(self) -> Mapping[str, Segment]:
-        return {segment.id: segment for segment in self.segments}
+        again = (self.again.segment,) if self.again is not None else ()
+        return {segment.id: segment for segment in (*self.segments, *again)}
 
     @cached_property
     def transfer_by_id(self) -> Mapping[str, Transfer]:
-        return {transfer.id: transfer for transfer in self.transfers}
+        again = self.again.transfers if self.again is not None else ()
+        return {transfer.id: transfer for transfer in (*self.transfers, *again)}
 
     @cached_property
     def release_by_id(self) -> Mapping[str, Release]:
         return {release.id: release for release in self.releases}
+
+    @cached_property
+    def comparison_by_id(self) -> Mapping[str, Comparison]:
+        found = self.again.comparisons if self.again is not None else ()
+        return {comparison.id: comparison for comparison in found}
 
     @property
     def gap(self) -> tuple[float, float] | None:

@@ -122,5 +122,8 @@ def _all_deny(said: Iterable[Denial | None]) -> str:
 def _lets_go(grant: Grant, site: str, known: Mapping[str, Archetype], whole: bool) -> bool:
     if whole and (grant.relation.hidden or grant.relation.forced.get(ANY)):
         return False
-    computes = {known[name].computes for name in grant.archetypes(known)}
-    return "requester" in computes or ("other" in computes and grant.allows_provider(site))
+    allowed = [known[name] for name in grant.archetypes(known)]
+    if any(archetype.computes == "requester" for archetype in allowed):
+        return True
+    others = any(archetype.computes == "other" or archetype.twice for archetype in allowed)
+    return others and grant.allows_provider(site)

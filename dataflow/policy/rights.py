@@ -49,13 +49,15 @@ class Right:
     denied: Denial | None = None
     forced: tuple[str, ...] = ()
 
-    def refuses(self, step: Step, applied: int, site: str) -> Denial | None:
+    def refuses(self, step: Step, applied: int, site: str, *, again: bool = False) -> Denial | None:
         """Why a step may not read these rows at a site; ``None`` if it may.
 
         Parameters
         ----------
         applied
             Forced services that the rows have been through.
+        again
+            It is, or may be, the second run of an archetype that wants two.
         """
         if self.denied is not None or self.archetype is None:
             return self.denied or Denial("archetype", f"{self.site}: no archetype is chosen")
@@ -66,7 +68,14 @@ class Right:
             text = f"{grant.clause}: {service} must be applied to {who!r} first"
             return Denial("forced service", text)
         passes_on = step.operation.role == DATA_PROVIDER or said in self.forced
+        if again and applied >= len(self.forced) and self._runs_again(site):
+            return None
         return self._place(grant, site, passes_on, forced=applied < len(self.forced))
+
+    def _runs_again(self, site: str) -> bool:
+        """Whether a site may do the second run, where the archetype wants one."""
+        twice = self.archetype is not None and self.archetype.twice
+        return twice and any(grant.allows_provider(site) for grant in self.grants)
 
     def _place(self, grant: Grant, site: str, passes_on: bool, *, forced: bool) -> Denial | None:
         assert self.archetype is not None
@@ -110,9 +119,9 @@ class Right:
             return Denial("forced service", text)
         if self.archetype.computes == "requester":
             return None
-        if self.archetype.computes == "provider":
+        if self.archetype.computes == "provider" and not self.archetype.twice:
             return Denial("archetype", f"{clause}: {name} keeps {self.name!r} at {self.site}")
-        if any(grant.allows_provider(site) for grant in self.grants):
+        if site and any(grant.allows_provider(site) for grant in self.grants):
             return None
         return Denial("compute provider", f"{clause}: {site!r} is no permitted compute provider")
 

@@ -11,13 +11,13 @@ import pytest
 
 from dataflow.agreements import Agreement, Derived, Request
 from dataflow.catalog.records import Records
-from dataflow.datasets import Dataset, Extent, Lineage, Replica, Variable
+from dataflow.datasets import Dataset, Extent, Lineage, Replica, Reproduction, Variable
 from dataflow.errors import NotGranted, PolicyError, SiteRefused
 from dataflow.execution.events import Errand, SegmentOrder, TransferOrder
 from dataflow.graph.graph import Graph, of_dataset
 from dataflow.graph.hiding import without_columns
 from dataflow.graph.operation import operation
-from dataflow.participant import agreeing
+from dataflow.participant import agreeing, proving
 from dataflow.participant.audit import Audit, verify
 from dataflow.participant.gate import Gate, Reader, reader_of
 from dataflow.sites import Site
@@ -459,3 +459,79 @@ def test_a_third_party_keeps_a_stewards_rows_closed_before_it_hears_of_agreement
         lab.gate.read(copy, Reader(user=ANNA))
     uva.close()
     lab.records.close()
+
+
+TWICE = Request(type="sqlDataRequest", archetypes={"vu": "reproducibleScience"})
+
+
+def test_what_is_not_proven_is_given_to_nobody_but_those_who_prove_it(vu: Vu) -> None:
+    vu.agree(relation(archetypes=("reproducibleScience",)))
+    graph = mean(vu.source)
+    order = vu.gate.order(vu.order(graph, TWICE))
+    assert isinstance(order, SegmentOrder)
+    assert order.unproven == graph.outputs
+    lineage = Lineage(
+        operation="mean",
+        version="1",
+        kind="opaque",
+        inputs=(vu.dataset.key,),
+        origins=order.origins[graph.key],
+        unproven=True,
+    )
+    result = Dataset(
+        id="result",
+        name="mean",
+        key=graph.key,
+        kind="table",
+        extent=Extent(nbytes=10),
+        site="vu",
+        owner=ANNA,
+        lineage=lineage,
+    )
+    replica = vu.copy(result, "file:///result")
+
+    def known(**proof: Any) -> None:
+        told = Reproduction(site="surf", **proof) if proof else None
+        vu.records.add(replace(result, lineage=replace(lineage, reproduced=told)), replica)
+
+    known()
+    with pytest.raises(NotGranted, match="given out when a second run has come to the same"):
+        vu.gate.read(replica, Reader(user=ANNA, request=TWICE))
+    with pytest.raises(NotGranted, match="given out when"):
+        vu.gate.read(replica, Reader(user=ANNA, sites=("elsewhere",), request=TWICE))
+    vu.gate.read(replica, Reader(user=ANNA, sites=("surf",), request=TWICE))
+    vu.gate.read(vu.replica, Reader(user=ANNA, sites=("surf",), request=TWICE))
+    with pytest.raises(NotGranted, match="no permitted compute provider"):
+        vu.gate.read(vu.replica, Reader(user=ANNA, sites=("elsewhere",), request=TWICE))
+    with pytest.raises(NotGranted, match="no permitted compute provider"):
+        vu.gate.read(vu.replica, Reader(user=ANNA, request=TWICE))
+    known(equal=False, differs=("a/c/0",))
+    with pytest.raises(NotGranted, match="the second run at 'surf' differs in a/c/0"):
+        vu.gate.read(replica, Reader(user=ANNA, request=TWICE))
+    known(equal=True)
+    vu.gate.read(replica, Reader(user=ANNA, request=TWICE))
+
+
+def test_only_a_site_that_knows_says_that_it_is_proven() -> None:
+    lineage = Lineage(
+        operation="mean", version="1", kind="opaque", inputs=(), origins=("k",), unproven=True
+    )
+    made = replace(wages("vu", "mean"), lineage=lineage)
+    told = replace(lineage, reproduced=Reproduction(site="surf", equal=True))
+    homes = {"k": {"vu": [wages("vu")]}}
+    eve = replace(made, id="eve", site="eve", lineage=told)
+    assert "second run" in proving.withheld([made, eve], "surf", homes.__getitem__)
+    owner = replace(made, lineage=told)
+    assert proving.withheld([owner, eve], "surf", homes.__getitem__) == ""
+
+
+def test_a_proof_is_not_forgotten_when_the_result_is_met_again() -> None:
+    lineage = Lineage(operation="mean", version="1", kind="opaque", inputs=(), job="j1")
+    made = replace(wages("vu", "mean"), lineage=lineage)
+    told = replace(lineage, reproduced=Reproduction(site="surf", equal=True))
+    known = {made.id: replace(made, lineage=told)}
+    again = proving.with_proofs([made, "other"], known.get)
+    assert again == [known[made.id], "other"]
+    other = replace(made, lineage=replace(lineage, job="j2"))
+    assert proving.with_proofs([other], known.get) == [other], "made anew, and not compared yet"
+    assert proving.with_proofs([made], {}.get) == [made]

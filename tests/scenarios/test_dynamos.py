@@ -23,6 +23,7 @@ from dataflow.errors import (
     DataflowError,
     NoAllowedSite,
     NotGranted,
+    NotReproduced,
     PolicyError,
     SiteRefused,
 )
@@ -34,14 +35,14 @@ sys.path.insert(0, str(SERVICES))
 
 import wages  # noqa: E402
 
-C2D, TTP = "computeToData", "dataThroughTtp"
+C2D, TTP, TWICE = "computeToData", "dataThroughTtp", "reproducibleScience"
 #: Gender → rows and mean scale, per steward; and both together.
 TABLES = {
     "vu": {"M": (8007, 10.856), "V": (8618, 9.657)},
     "uva": {"M": (8116, 12.253), "V": (10523, 10.505)},
 }
 TOGETHER = {"M": 11.559, "V": 10.123}
-OPERATIONS = ["query", "anonymize", "average", "average_of_all", "rows"]
+OPERATIONS = ["query", "anonymize", "average", "average_of_all", "rows", "drawn"]
 
 Connect = Callable[[str], Any]
 
@@ -318,6 +319,50 @@ def test_hidden_columns_and_few_rows(connect: Connect, agree: Any) -> None:
     few = anna.plan(wages.rows(wages.query(source), tag="few"), request="sqlDataRequest")
     with pytest.raises(NotGranted, match="fewer than 16650 rows"):
         anna.submit(few).result(60)
+
+
+def test_reproducible_science(universities: Federation, connect: Connect, agree: Any) -> None:
+    """Run at the owner's site, run again at a permitted one, and given out because both agree."""
+    forced = {"sqlDataRequest": ("sql-anonymize",)}
+    terms = {"archetypes": (TWICE,), "compute_providers": ("desk",), "forced": forced}
+    agree(agreement("vu", relation(**terms)))
+    anna = connect("anna")
+    graph = wages.average(wages.query(anna["vu/wageGap"]), tag="twice")
+    plan = anna.plan(graph, request="sqlDataRequest")
+    assert {plan.label(a.key): a.site for a in plan.assignments}["sql-algorithm"] == "vu"
+    assert plan.again is not None
+    assert plan.again.site == "desk"
+    labels = [plan.label(key) for key in plan.again.segment.steps]
+    assert "sql-anonymize" not in labels, "what is forced is done at the owner's site only"
+    assert any("run again at desk" in note for note in plan.notes)
+    job = anna.submit(plan)
+    assert means(job.result(90)) == pytest.approx(expected("vu"), abs=0.001)
+    (made,) = [d for d in anna.datasets(job=job.id) if d.key in plan.outputs and d.site == "vu"]
+    said = made.lineage.reproduced
+    assert (said.site, said.equal, said.differs) == ("desk", True, ())
+    assert said.environment == made.lineage.environment
+    ran = {entry["object"] for entry in audit(universities, "desk") if entry["what"] == "segment"}
+    assert any(str(id).startswith(f"{job.id}:s:again:") for id in ran)
+    once = anna.plan(graph, request="sqlDataRequest")
+    assert once.again is None, "what is proven is not run again"
+
+
+def test_what_cannot_be_reproduced_is_not_given_out(connect: Connect, agree: Any) -> None:
+    terms = {"archetypes": (TWICE,), "compute_providers": ("desk",)}
+    agree(agreement("vu", relation(**terms)))
+    anna = connect("anna")
+    graph = wages.drawn(wages.query(anna["vu/wageGap"]), tag="differs")
+    plan = anna.plan(graph, request="sqlDataRequest")
+    job = anna.submit(plan)
+    with pytest.raises(NotReproduced, match=r"part-000000\.parquet") as failed:
+        job.result(90)
+    assert (failed.value.site, failed.value.second) == ("vu", "desk")
+    for made in (d for d in anna.datasets(job=job.id) if d.key in plan.outputs):
+        with pytest.raises(PolicyError, match="second run"):
+            anna.open(f"{made.site}/{made.name}" if made.site == "vu" else made.id)
+    agree(agreement("vu", relation(**{**terms, "compute_providers": ("nobody",)})))
+    with pytest.raises(NotGranted, match="'desk' is no permitted compute provider"):
+        anna.plan(wages.average(anna["vu/wageGap"], tag="nobody"), request="sqlDataRequest")
 
 
 def test_dy09_a_milder_change(connect: Connect, agree: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -40,6 +41,12 @@ def average_of_all(one: pd.DataFrame, other: pd.DataFrame, *, tag: str = "") -> 
 def rows(table: pd.DataFrame, *, tag: str = "") -> Any:
     """All rows, given out as a result."""
     return table
+
+
+@flow.operation(role="computeProvider", name="drawn", version="1", lazy=False)
+def drawn(table: pd.DataFrame, *, tag: str = "") -> Any:
+    """A mean of rows that are drawn anew each time, as nobody should do it."""
+    return table.sample(frac=0.5, random_state=os.getpid())[["Salschal"]].agg(["mean"])
 
 
 def _average(table: pd.DataFrame) -> pd.DataFrame:
