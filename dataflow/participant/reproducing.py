@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from dataflow.catalog.snapshot import Snapshot
 from dataflow.datasets import Replica
-from dataflow.participant.owners import SERVICES, Answer
+from dataflow.graph.hiding import SERVICES
+from dataflow.participant.owners import Answer
 from dataflow.placement.again import run_again
 from dataflow.placement.plan import Plan
 from dataflow.policy.twice import is_wanted, second_run
