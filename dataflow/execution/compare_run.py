@@ -14,7 +14,6 @@ from dataflow.execution.events import Compared, CompareOrder, Errand, Report
 from dataflow.execution.failures import broken
 from dataflow.execution.release_run import OwnRecords
 from dataflow.execution.workplace import Workplace, as_broken
-from dataflow.storage.arrays import MARK
 from dataflow.storage.manifest import FileEntry, Manifest, replica_of
 from dataflow.storage.transfer import Source, StoreSource
 
@@ -115,6 +114,8 @@ def _same(one: FileEntry | None, other: FileEntry | None) -> bool:
 
 async def _root(source: Source, file: FileEntry | None) -> Any:
     """What a group says of itself, without who made it."""
+    from dataflow.storage.arrays import MARK  # xarray: a second
+
     if file is None:
         return None
     document = json.loads(await source.read(file.path, 0, file.size))
