@@ -24,7 +24,7 @@ INSTALL = install() { \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint pytest docs bench bed faults bed-down clean
+.PHONY: help demo test lint pytest docs bench oidc-provider bed faults bed-down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -56,6 +56,9 @@ bench: $(DEV) ## every benchmark that can run here, in its quick form, as JSON l
 	done; \
 	[ -n "$$found" ] || { echo "no benchmarks yet" >&2; exit 2; }; \
 	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
+
+oidc-provider: ## a real issuer of tokens, for its test (needs npm)
+	npm install --no-audit --no-fund --prefix "$$HOME/.cache/dataflow/oidc-provider" oidc-provider@9
 
 bed: ## real sites on this machine (needs root)
 	hpc/testbed/bed-up --python "$$($(PYTHON) -c 'import sys; print(f"{sys.base_prefix}/bin/python3.{sys.version_info.minor}")')"

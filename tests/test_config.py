@@ -28,6 +28,7 @@ from dataflow.config import (
     state_directory,
 )
 from dataflow.config.marked import dotted, read_marked
+from dataflow.config.records import Issuer
 from dataflow.config.settings import Settings, settings_schema
 from dataflow.errors import ConfigError
 from dataflow.sites import Link, Site
@@ -479,3 +480,25 @@ def test_state_directory() -> None:
     assert state_directory({}) == Path.home() / ".local" / "state" / "dataflow"
     assert state_directory({"DATAFLOW_STATE_DIR": "/x"}) == Path("/x")
     assert parse_site_file("site: {name: a}").state == state_directory() / "a"
+
+
+def test_issuers_of_tokens() -> None:
+    head = "site: {name: uva}\nidentity:\n"
+    one = "  - {issuer: 'https://sso.example.org/realms/lab', audience: dataflow}\n"
+    read = parse_site_file(head + one, directory=Path("/x"))
+    assert read.issuers == (
+        Issuer(issuer="https://sso.example.org/realms/lab", audience="dataflow"),
+    )
+    roles = "  - {issuer: 'https://b.org', suffix: '@b', groups: g, roles: {admin: [x]}, longest: 10 min}\n"
+    (_, second) = parse_site_file(head + one + roles, directory=Path("/x")).issuers
+    assert (second.suffix, second.roles, second.longest) == ("@b", {"admin": ("x",)}, 600.0)
+    for wrong, why in (
+        (one + one, "stands there twice"),
+        (one + "  - {issuer: 'https://b.org'}\n", "suffix"),
+        ("  - {issuer: 'https://b.org', roles: {user: [x]}}\n", "need each other"),
+        ("  - {issuer: 'https://b.org', groups: g, roles: {site: [x]}}\n", "site"),
+        ("  - {issuer: 'ldap://b.org'}\n", "issuer"),
+        ("  - {issuer: 'https://b.org', longest: 5}\n", "unit"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            parse_site_file(head + wrong, directory=Path("/x"))

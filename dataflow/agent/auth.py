@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 Role = Literal["reader", "user", "site", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
-_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}\Z")
+#: What users are called.
+USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}\Z")
 _HASHED = "sha256:"
 
 
@@ -140,7 +141,7 @@ def _parse(text: str, file: str) -> dict[bytes, Identity]:
         if len(words) != 3:
             raise ConfigError("a line must read: token user role", file, line=number)
         token, user, role = words
-        if not _USER.match(user):
+        if not USER.match(user):
             raise ConfigError("the user's name has characters it may not have", file, line=number)
         known = [candidate for candidate in ROLES if candidate == role]
         if not known:

@@ -7,6 +7,7 @@ route that forgot to ask, nor by a path that has no route.
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ OPEN_PATHS = frozenset({"/v1/health"})
 
 #: Answers that say no to somebody; what is not there is asked for every day, and is none.
 REFUSED = frozenset({400, 401, 403, 413})
+#: Who gets a long answer is asked again so often (s) whether he is still known.
+AGAIN_SECONDS = 2.0
 #: In the scope of a request: it was refused all the same, whatever it was answered; and why.
 SUSPICIOUS, BECAUSE = "dataflow.suspicious", "dataflow.because"
 
@@ -120,9 +123,18 @@ class Door:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = complete = False
+        asked = time.monotonic()
 
         async def watched(message: Message) -> None:
-            nonlocal begun, complete
+            nonlocal begun, complete, asked
+            if (
+                begun
+                and scope["path"] not in OPEN_PATHS
+                and time.monotonic() - asked > AGAIN_SECONDS
+            ):
+                # Who is let in once may read for hours, and may have lost his right to.
+                await self._authenticate(HTTPConnection(scope))
+                asked = time.monotonic()
             begun = True
             await send(message)
             complete = message["type"] == "http.response.body" and not message.get("more_body")

@@ -73,9 +73,8 @@ async def serve(
         check_binding(listen.host, encrypted=listen.certificate is not None)
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     if authenticate is None:
-        tokens = state_dir / TOKEN_FILE
-        make_token_file(tokens, _account())
-        authenticate = TokenFile(tokens, site)
+        own_tokens(state_dir)
+        authenticate = TokenFile(state_dir / TOKEN_FILE, site)
     with _listening(listen) as listening:
         address = _address(listening, listen)
         participant = participant_at(listen.public or address)
@@ -95,6 +94,12 @@ async def serve(
             await participant.close()
             _withdraw(file)
     log.info("agent_stopped", site=site)
+
+
+def own_tokens(state_dir: Path) -> None:
+    """Make the token file of a site, if there is none, with one for the account that runs it."""
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_token_file(state_dir / TOKEN_FILE, _account())
 
 
 async def _started(participant: Served, stopping: asyncio.Event) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dataflow import tracing
 from dataflow.agent.lean import UNUSED, without
@@ -12,8 +13,13 @@ from dataflow.config import Federation, Listen, read_site_file
 from dataflow.config.shapes import LONGEST_SOCKET
 from dataflow.errors import ConfigError
 
+if TYPE_CHECKING:
+    from dataflow.agent.auth import Authenticate
+
 #: An agent that was started for somebody ends when nobody has wanted anything for so long.
 IDLE_SECONDS = 900.0
+#: In the state directory: tokens and users that are not believed any more.
+REVOKED_FILE = "revoked"
 
 
 def run(
@@ -63,16 +69,40 @@ def run(
         ) from error
     configure_logs(debug=debug)
     tracing.begin(site.name)
+    authenticate: Authenticate | None = None
+    if tokens is not None:
+        authenticate = TokenFile(tokens, site.name)
+    if federation.issuers:
+        authenticate = _signing_in(federation, site.name, authenticate)
     asyncio.run(
         serve(
             lambda address: Participant(federation, address),
             site=site.name,
             listen=_listen(federation, host, port, socket),
             state_dir=federation.state,
-            authenticate=TokenFile(tokens, site.name) if tokens is not None else None,
+            authenticate=authenticate,
             idle=idle,
         )
     )
+
+
+def _signing_in(federation: Federation, site: str, plain: Authenticate | None) -> Authenticate:
+    """Those whom the file of tokens knows, and those whom an issuer knows."""
+    from dataflow.agent.auth import TokenFile
+    from dataflow.agent.detached import TOKEN_FILE
+    from dataflow.agent.serve import own_tokens
+
+    try:
+        from dataflow.agent.issued import AnyOf, IssuedTokens, Revoked
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"identity: needs {error.name!r}: pip install 'jupyter-dataflow[service]'"
+        ) from error
+    if plain is None:
+        own_tokens(federation.state)
+        plain = TokenFile(federation.state / TOKEN_FILE, site)
+    revoked = Revoked(federation.state / REVOKED_FILE)
+    return AnyOf(site, plain, [IssuedTokens(one, site, revoked) for one in federation.issuers])
 
 
 def _found(federation: Federation, tokens: Path | None) -> bool:

@@ -31,6 +31,39 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Issuer:
+    """Who signs tokens that this site's agent believes, and how it reads them.
+
+    Attributes
+    ----------
+    issuer
+        As it calls itself (the claim ``iss``), and below which it describes itself.
+    audience
+        For whom its tokens have to be; empty for the site's name.
+    user
+        Claim that has the name of the user, to which ``suffix`` is added, so that two issuers
+        cannot speak of the same.
+    groups
+        Claim that lists groups, with dots where it is inside another (``realm_access.roles``).
+    roles
+        Role → groups of which one is enough. Without any, everybody is a user.
+    longest
+        Seconds for which a token may be good.
+    keys
+        URL of its keys; empty to ask the issuer where they are.
+    """
+
+    issuer: str
+    audience: str = ""
+    user: str = "sub"
+    suffix: str = ""
+    groups: str = ""
+    roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    longest: float = 3600.0
+    keys: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SshAccess:
     """What it takes to start, or find, a site's agent on its login host.
 
@@ -117,6 +150,8 @@ class Federation:
         What the owners of data here grant, and archetypes beside those that are shipped.
     operations
         What a steward runs for others, as ``module:name``.
+    issuers
+        Whose tokens its agent believes, beside those of its own file.
     backend
         Workers of this site; the numbers are those of its `Site` record.
     away_after, lost_after
@@ -136,6 +171,7 @@ class Federation:
     agreements: tuple[Agreement, ...] = ()
     archetypes: tuple[Archetype, ...] = ()
     operations: tuple[str, ...] = ()
+    issuers: tuple[Issuer, ...] = ()
     backend: Backend = field(default_factory=Backend)
     away_after: float = 5.0
     lost_after: float = 8.0

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_va
 
 from dataflow.config.agreement_shapes import AgreementShape, ArchetypeShape
 from dataflow.config.backend_shapes import JobQueueShape, SgeShape, SshHostsShape
+from dataflow.config.identity_shapes import IssuerShape
 from dataflow.config.kubernetes_shape import KubernetesShape
 from dataflow.config.records import Backend, BackendKind, Listen, SshAccess
 from dataflow.config.shape import Bytes, Name, Rate, Seconds, Shape
@@ -376,6 +377,7 @@ class SiteFile(Shape):
     datasets: list[DatasetShape] = Field(default_factory=list)
     agreements: list[AgreementShape] = Field(default_factory=list)
     archetypes: list[ArchetypeShape] = Field(default_factory=list)
+    identity: list[IssuerShape] = Field(default_factory=list)
     backend: BackendShape | None = None
     timeouts: TimeoutsShape = Field(default_factory=TimeoutsShape)
 
@@ -390,6 +392,7 @@ _SECTIONS: dict[str, type[Shape]] = {
     "datasets": DatasetShape,
     "agreements": AgreementShape,
     "archetypes": ArchetypeShape,
+    "identity": IssuerShape,
     "backend": BackendShape,
     "timeouts": TimeoutsShape,
 }

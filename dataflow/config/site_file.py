@@ -56,6 +56,8 @@ What holds:
 - ``watts`` of a site is the power of one worker at work, ``egress`` the price of a GB that leaves it, and
   ``egress_to: {uva: 0}`` another price for what goes to one site; in any unit of money, the same at all
   sites. Plans add them up, and can be made for them.
+- ``identity`` lists whose signed tokens the agent believes: ``{issuer: "https://sso.example.org/realms/lab",
+  audience: dataflow, user: preferred_username, groups: realm_access.roles, roles: {user: [staff]}}``.
 - ``agreements`` says what owners of data at this site grant to whom, ``archetypes`` adds shapes
   of collaboration to those that are shipped, and ``site: {operations: ["package.module:name"]}``
   is all that a steward runs for others.
@@ -78,6 +80,7 @@ from dataflow.config.marked import Marked, did_you_mean, read_marked
 from dataflow.config.records import (
     Backend,
     Federation,
+    Issuer,
     Listen,
     PeerAddress,
     Registration,
@@ -306,6 +309,7 @@ def _records(marked: Marked, document: shapes.SiteFile, directory: Path, file: s
         agreements=tuple(entry.record(me or "") for entry in document.agreements),
         archetypes=tuple(entry.record() for entry in document.archetypes),
         operations=tuple(own.operations) if own else (),
+        issuers=_issuers(marked, document),
         backend=Backend(
             kind=backend.kind if backend else "local",
             settings=backend.settings() if backend else None,
@@ -344,6 +348,22 @@ def _ssh(site: shapes.SiteShape, directory: Path) -> SshAccess | None:
     if not (site.address or "").startswith("ssh:"):
         return None
     return (site.ssh or shapes.SshShape()).record(directory)
+
+
+def _issuers(marked: Marked, document: shapes.SiteFile) -> tuple[Issuer, ...]:
+    found: dict[str, Issuer] = {}
+    for number, entry in enumerate(document.identity):
+        try:
+            issuer = entry.record()
+        except ValueError as error:
+            marked.complain(("identity", number), str(error))
+            continue
+        if issuer.issuer in found:
+            marked.complain(("identity", number), f"{issuer.issuer} stands there twice")
+        if len(document.identity) > 1 and any(i.suffix == issuer.suffix for i in found.values()):
+            marked.complain(("identity", number), "two issuers may name the same user; say suffix:")
+        found[issuer.issuer] = issuer
+    return tuple(found.values())
 
 
 def _listen(marked: Marked, document: shapes.SiteFile, directory: Path) -> Listen | None:
