@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from dataflow.backends.programs import RunsPrograms
 
@@ -61,6 +61,14 @@ class Lease:
     since: float | None = None
     until: float | None = None
     reason: str = ""
+
+
+@runtime_checkable
+class TellsLoad(Protocol):
+    """A backend that knows how busy its workers are."""
+
+    def load(self) -> tuple[float, float]:
+        """Shares of the workers' CPU and memory in use now, from 0 to 1; nothing without workers."""
 
 
 class Backend(Protocol):

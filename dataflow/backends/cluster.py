@@ -100,6 +100,17 @@ class ClusterBackend(ABC):
             for worker in self._cluster.scheduler.workers.values()
         ]
 
+    def load(self) -> tuple[float, float]:
+        """By what the workers said last; see :class:`~dataflow.backends.base.TellsLoad`."""
+        if not self._alive():
+            return 0.0, 0.0
+        workers = list(self._cluster.scheduler.workers.values())
+        threads = sum(worker.nthreads for worker in workers)
+        room = sum(worker.memory_limit or 0 for worker in workers)
+        percent = sum(float(worker.metrics.get("cpu") or 0.0) for worker in workers)
+        held = sum(float(worker.metrics.get("memory") or 0.0) for worker in workers)
+        return (percent / 100 / threads if threads else 0.0), (held / room if room else 0.0)
+
     def trouble(self) -> str:
         """Nothing stands in the way."""
         return ""

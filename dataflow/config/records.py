@@ -150,6 +150,9 @@ class Federation:
         What the owners of data here grant, and archetypes beside those that are shipped.
     operations
         What a steward runs for others, as ``module:name``.
+    loaded_at
+        Share of its workers' CPU or memory from which on this site counts as loaded; ``None`` to
+        tell nobody.
     issuers
         Whose tokens its agent believes, beside those of its own file.
     backend
@@ -171,6 +174,7 @@ class Federation:
     agreements: tuple[Agreement, ...] = ()
     archetypes: tuple[Archetype, ...] = ()
     operations: tuple[str, ...] = ()
+    loaded_at: float | None = None
     issuers: tuple[Issuer, ...] = ()
     backend: Backend = field(default_factory=Backend)
     away_after: float = 5.0

@@ -142,8 +142,11 @@ class OwnSiteShape(_Facts):
     """The site that this process serves.
 
     ``operations`` are those that it runs for anybody if it is a steward, as ``module:name``.
+    ``loaded_at`` is the share of its workers' CPU or memory from which on others are preferred to
+    compute with its data.
     """
 
+    loaded_at: Annotated[float, Field(gt=0, le=1)] | None = None
     operations: list[Annotated[str, AfterValidator(_reference)]] = Field(default_factory=list)
 
 

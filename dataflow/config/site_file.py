@@ -56,6 +56,8 @@ What holds:
 - ``watts`` of a site is the power of one worker at work, ``egress`` the price of a GB that leaves it, and
   ``egress_to: {uva: 0}`` another price for what goes to one site; in any unit of money, the same at all
   sites. Plans add them up, and can be made for them.
+- ``loaded_at: 0.8`` of ``site`` tells the others when that share of its workers' CPU or memory is in use, and then
+  a third party is preferred to compute with its data, where agreements leave the choice.
 - ``identity`` lists whose signed tokens the agent believes: ``{issuer: "https://sso.example.org/realms/lab",
   audience: dataflow, user: preferred_username, groups: realm_access.roles, roles: {user: [staff]}}``.
 - ``agreements`` says what owners of data at this site grant to whom, ``archetypes`` adds shapes
@@ -309,6 +311,7 @@ def _records(marked: Marked, document: shapes.SiteFile, directory: Path, file: s
         agreements=tuple(entry.record(me or "") for entry in document.agreements),
         archetypes=tuple(entry.record() for entry in document.archetypes),
         operations=tuple(own.operations) if own else (),
+        loaded_at=own.loaded_at if own else None,
         issuers=_issuers(marked, document),
         backend=Backend(
             kind=backend.kind if backend else "local",

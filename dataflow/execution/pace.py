@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dataflow.execution.events import Broke, Ended, Event, Progress, UnitReported, UnitStarted
 from dataflow.execution.state import JobState, apply, replay
 from dataflow.execution.units import part_of
-from dataflow.placement.plan import Release
+from dataflow.placement.plan import Comparison, Release
 
 #: Before anything has ended the plan is all there is to go by: it may be this much too long or short.
 _UNPROVEN = 3.0
@@ -110,4 +110,4 @@ def _quarters(sorted_: list[float]) -> tuple[float, float, float]:
 
 def _predicted(state: JobState, unit: str) -> float:
     part = part_of(state.plan, unit)
-    return 0.0 if isinstance(part, Release) else part.seconds
+    return 0.0 if isinstance(part, Release | Comparison) else part.seconds

@@ -57,6 +57,7 @@ from dataflow.participant.gate import Gate, reader_of
 from dataflow.participant.installed import install
 from dataflow.participant.jobs import Jobs, What
 from dataflow.participant.learning import Learning
+from dataflow.participant.loading import Loading, loads_of
 from dataflow.participant.measuring import Measuring
 from dataflow.participant.opened import Opened
 from dataflow.participant.planner import Planner
@@ -174,6 +175,7 @@ class Participant:
             self.ways,
             self.snapshot,
             self._learning.measurements,
+            lambda: loads_of(self.records.written("measurement")),
             self._measuring.roads,
             clock,
         )
@@ -242,6 +244,8 @@ class Participant:
             self._do(self._settle_in())
             self._do(self._measuring.follow_delays())
             self._do(self._revoking.run())
+            if (limit := self.federation.loaded_at) is not None:
+                self._do(Loading(self.name, self._backend, self.records, limit).run())
             self._do(tidy_daily(self.stores, self.cache, self._clock))
         elif self.federation.views or any(p.ssh is not None for p in self.federation.peers):
             self._do(self._measuring.run())  # what is relayed goes over here

@@ -14,6 +14,7 @@ from dataflow.graph.graph import Graph
 from dataflow.participant.ways import Ways
 from dataflow.placement.measurements import Measurements
 from dataflow.placement.plan import Plan
+from dataflow.policy.archetype import Load
 from dataflow.sites import Link
 
 
@@ -28,6 +29,8 @@ class Planner:
         How it reaches other sites.
     snapshot, measurements
         All that is known now.
+    loads
+        Site → how busy it is, of those that tell.
     roads
         What only this participant measured.
     clock
@@ -42,12 +45,13 @@ class Planner:
         ways: Ways,
         snapshot: Callable[[], Snapshot],
         measurements: Callable[[], Measurements],
+        loads: Callable[[], Mapping[str, Load]],
         roads: Mapping[tuple[str, str], Link],
         clock: Callable[[], float],
     ) -> None:
         self._name, self._has_site, self._answers, self._ways = name, has_site, answers, ways
         self._snapshot, self._measurements, self._roads = snapshot, measurements, roads
-        self._clock = clock
+        self._clock, self._loads = clock, loads
 
     def plan(self, graph: Graph, **asked: Any) -> Plan:
         """A plan in the world as it is known now; see :func:`planning.plan_graph`."""
@@ -55,7 +59,7 @@ class Planner:
         from dataflow.participant.owners import Asking
 
         asking = replace(asked.pop("asking", None) or Asking(), time=self._clock())
-        asked = {"near": self._near, "asking": asking, **asked}
+        asked = {"near": self._near, "asking": asking, "loads": self._loads(), **asked}
         with tracing.span("plan", site=self._name, user=asking.user) as span:
             seen, known = self._seen_from_here(), self._measurements()
             plan = planning.plan_graph(graph, seen, known, **asked)

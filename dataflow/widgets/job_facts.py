@@ -12,7 +12,7 @@ from dataflow.execution.units import part_of
 from dataflow.execution.view import ledger_of, view_of
 from dataflow.placement.layout import Scene, arrange
 from dataflow.placement.picture import describe
-from dataflow.placement.plan import Plan, Release, Transfer
+from dataflow.placement.plan import Comparison, Plan, Release, Transfer
 from dataflow.widgets.plan_facts import Facts, scene_of
 
 #: Units that are told of in words; all are in the picture.
@@ -90,7 +90,7 @@ class JobFacts:
         runs: dict[tuple[str, str], str] = {}
         for name, unit in state.units.items():
             part = part_of(state.plan, name)
-            if isinstance(part, Release):
+            if isinstance(part, Release | Comparison):
                 continue
             letter = {"running": RUNS, "ended": DONE}.get(unit.status, WAITS)
             if state.status == "failed" and letter != DONE and (unit.failures or letter == RUNS):
@@ -140,6 +140,9 @@ class JobFacts:
             if isinstance(part, Transfer):
                 what = f"{state.plan.label(part.key)} moves"
                 where = f"{part.source} → {part.target}"
+            elif isinstance(part, Comparison):
+                what = f"{state.plan.label(part.key)} is compared"
+                where = f"{part.site}, {part.other}"
             elif isinstance(part, Release):
                 what, where = f"{state.plan.label(part.key)} is given up", part.site
             else:
@@ -154,7 +157,7 @@ class JobFacts:
                 how += f", attempt {unit.attempt}"
             if state.over and unit.status == "running":
                 how = "stopped"
-            planned = 0.0 if isinstance(part, Release) else part.seconds
+            planned = 0.0 if isinstance(part, Release | Comparison) else part.seconds
             order = (unit.status != "running", -unit.failures, -(took or 0.0))
             time = "" if took is None else format_seconds(took)
             found.append((order, [what, where, how, time, format_seconds(planned)]))
