@@ -9,6 +9,7 @@ is met soon, and now and then one is long enough for a road that nobody has seen
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from statistics import median
 
 #: So many round trips may pass beyond the usual limit: one for the answer, the others for what is
@@ -20,6 +21,8 @@ LONGEST = 60.0
 STEP = 3.0
 #: Who has nobody else to ask begins no further try after so many seconds.
 BEARABLE = 6.0
+#: Whoever was heard of within so many seconds is there, as far as a user's own question goes.
+LATELY = 15.0
 
 
 class Patience:
@@ -37,11 +40,14 @@ class Patience:
 
     def __init__(self) -> None:
         self._taken: deque[float] = deque(maxlen=5)
+        self._road = 0.0
+        self._heard_at = -inf
         self._failures = 0
 
     def answered(self, seconds: float) -> None:
         """A question was answered at once; asking and answering took so long."""
         self._taken.append(max(seconds, 0.0))
+        self._road = min(self._road, seconds)
         self._failures = 0
 
     def took(self, seconds: float) -> None:
@@ -49,14 +55,30 @@ class Patience:
         if seconds > self.round_trip:
             self.answered(seconds)
 
+    def connected(self, seconds: float) -> None:
+        """The kernels say of a new connection how long it is there and back.
+
+        That is known before anything was answered, and where the road has just become slow it is
+        all that is known for a while.
+        """
+        self._road = max(seconds, 0.0)
+
+    def heard(self, at: float) -> None:
+        """Something came from the agent's own machine at this time (s), be it no answer yet."""
+        self._heard_at = max(self._heard_at, at)
+
+    def is_there(self, now: float, *, silent: float = inf) -> bool:
+        """Whether the agent was heard of lately; others know that it is ``silent`` for so long (s)."""
+        return min(silent, now - self._heard_at) < LATELY + self.more
+
     def failed(self) -> None:
         """Nothing came in time."""
         self._failures += 1
 
     @property
     def round_trip(self) -> float:
-        """The usual time of late (s); 0 if nothing was answered yet."""
-        return median(self._taken) if self._taken else 0.0
+        """The usual time of late (s), or that of the road, if it is longer; 0 if nothing is known."""
+        return max(self._road, median(self._taken) if self._taken else 0.0)
 
     @property
     def shortest(self) -> float | None:

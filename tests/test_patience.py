@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.patience import LONGEST, ROUND_TRIPS, Patience
+from dataflow.patience import LATELY, LONGEST, ROUND_TRIPS, Patience
 
 
 def test_a_fast_road_changes_nothing_and_a_slow_one_stretches() -> None:
@@ -58,3 +58,28 @@ def test_limits_are_bounded_and_never_shorter_than_usual(
             patience.answered(seconds)
     assert usual <= patience.stretched(usual) <= max(usual, LONGEST)
     assert 0 <= patience.more <= LONGEST
+
+
+def test_a_road_is_known_before_anything_is_answered() -> None:
+    patience = Patience()
+    patience.connected(2.0)
+    assert patience.round_trip == 2.0
+    assert patience.more == ROUND_TRIPS * 2.0
+    assert patience.shortest is None, "nothing was answered"
+    patience.answered(0.1)
+    assert patience.round_trip == 0.1, "no answer comes in less than the road takes"
+    patience.connected(0.001)
+    assert patience.round_trip == 0.1, "who is near may be slow"
+
+
+def test_who_is_heard_is_there_for_a_while_and_longer_on_slow_roads() -> None:
+    patience = Patience()
+    assert not patience.is_there(0.0)
+    assert patience.is_there(0.0, silent=LATELY - 1)
+    patience.heard(10.0)
+    patience.heard(3.0)
+    assert patience.is_there(9.0 + LATELY)
+    assert not patience.is_there(10.0 + LATELY)
+    patience.connected(2.0)
+    assert patience.is_there(19.0 + LATELY)
+    assert not patience.is_there(20.0 + LATELY, silent=100.0)

@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx2
 
 from dataflow import tracing
+from dataflow.client.overheard import Overheard
 from dataflow.client.ssh import SshReach
 from dataflow.documents import from_json
 from dataflow.errors import (
@@ -92,6 +93,7 @@ class Connection:
         there: Callable[[], bool] = lambda: False,
     ) -> None:
         self.patience, self._there = patience or Patience(), there
+        self._overheard = Overheard(self.patience, road=reach is None)
         parts = urlsplit(address)
         schemes = ("http", "https", "unix") if reach is None else ("ssh",)
         if parts.scheme not in schemes or not (parts.netloc or parts.path):
@@ -219,6 +221,7 @@ class Connection:
                     content=content,
                     headers=sent,
                     timeout=httpx2.Timeout(limit, connect=connect),
+                    extensions={"trace": self._overheard},
                 )
                 async with asyncio.timeout(limit) as end, self._as_long_as_there(end, tries):
                     response = await self._sent(request, twice=twice)
@@ -320,6 +323,7 @@ class Connection:
             base + path,
             headers={**headers, **tracing.headers(), "accept-encoding": "identity"},
             timeout=httpx2.Timeout(seconds, connect=connect),
+            extensions={"trace": self._overheard},
         )
         try:
             async with asyncio.timeout(connect + seconds):

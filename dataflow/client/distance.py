@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from typing import Any
 from urllib.parse import urlsplit
 
 #: Seconds after which nobody is there.
@@ -22,19 +23,28 @@ async def distance(address: str) -> float | None:
     does not tell.
     """
     parts = urlsplit(address)
-    option = getattr(socket, "TCP_INFO", None)
-    if option is None or parts.scheme not in _PORTS or parts.hostname is None:
+    if parts.scheme not in _PORTS or parts.hostname is None:
         return None
     try:
         async with asyncio.timeout(GIVEN_UP_SECONDS):
             port = parts.port or _PORTS[parts.scheme]
             _, writer = await asyncio.open_connection(parts.hostname, port)
-            told = writer.get_extra_info("socket").getsockopt(
-                socket.IPPROTO_TCP, option, _ROUND_TRIP_AT + 4
-            )
+            found = of_socket(writer.get_extra_info("socket"))
             writer.transport.abort()
             await writer.wait_closed()
     except (OSError, ValueError):  # TimeoutError is one of them
+        return None
+    return found
+
+
+def of_socket(connected: Any) -> float | None:
+    """Seconds there and back of a connection, as its kernel has them; ``None`` if it does not say."""
+    option = getattr(socket, "TCP_INFO", None)
+    if option is None:
+        return None
+    try:
+        told = connected.getsockopt(socket.IPPROTO_TCP, option, _ROUND_TRIP_AT + 4)
+    except (AttributeError, OSError):  # closed meanwhile, or nothing of the kind
         return None
     if len(told) < _ROUND_TRIP_AT + 4:
         return None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -41,6 +41,13 @@ CONNECT_SECONDS, LOGIN_SECONDS, START_SECONDS = 8.0, 15.0, 75.0
 
 #: A silent connection is asked every so many seconds, and given up after so many silent answers.
 ALIVE_SECONDS, MOST_SILENT = 2.0, 3
+
+#: A login host that has begun to look for the agent, or to start it, is given so many seconds
+#: before its site counts as silent: somebody is there, and interpreters may start slowly.
+BEGINS_SECONDS = 30.0
+
+#: Seconds for which readers through our port wait for a connection that is made again.
+HOPE_SECONDS = 8.0
 
 #: Seconds for which a failure is not tried again: several ask at the same time.
 FAILED_SECONDS = 1.0
@@ -85,12 +92,24 @@ class SshReach:
         self._opening: asyncio.Task[Door] | None = None
         self._logged_in = asyncio.Event()
         self._failed: tuple[float, Exception] | None = None
+        self._begun: float | None = None
+        self._down_since: float | None = None
         self._closed = False
 
     @property
     def door(self) -> Door | None:
         """What :meth:`ready` last gave, while the connection holds."""
         return self._door if self._holds() else None
+
+    @property
+    def beginning(self) -> float:
+        """Seconds since the login host began to look for the agent, while it does; else 0.
+
+        At most :data:`BEGINS_SECONDS`.
+        """
+        if self._begun is None or not self._holds():
+            return 0.0
+        return min(asyncio.get_running_loop().time() - self._begun, BEGINS_SECONDS)
 
     async def ready(self) -> Door:
         """Connect and start the agent, unless that holds already.
@@ -216,8 +235,10 @@ class SshReach:
                 reason = f"its agent's answer is not understood: {error!r}"
                 raise SiteUnreachable(self.site, reason) from error
             raise
+        finally:
+            self._begun = None
         log.info("ssh_ready", site=self.site, url=url, started=answer.get("started"))
-        self._door = Door(url, str(answer["token"]))
+        self._door, self._down_since = Door(url, str(answer["token"])), None
         return self._door
 
     async def _connect(self) -> Any:
@@ -319,7 +340,10 @@ class SshReach:
         return dict(answer)
 
     async def _start(self) -> tuple[int, str, str]:
-        return await self._run(self._connection, start_command(self.access), START_SECONDS)
+        def begun() -> None:
+            self._begun = asyncio.get_running_loop().time()
+
+        return await self._run(self._connection, start_command(self.access), START_SECONDS, begun)
 
     async def _bootstrap(self) -> None:
         from dataflow.client.bootstrap import bootstrap
@@ -354,7 +378,21 @@ class SshReach:
         return f"{scheme}://127.0.0.1:{await self._forward.open()}"
 
     async def _dial(self) -> tuple[Any, Any]:
-        """A way to the agent over the connection, as streams of bytes."""
+        """A way to the agent over the connection, as streams of bytes.
+
+        Who reads through our port knows nothing of SSH: while the connection is made again he waits,
+        as long as that may be hoped for.
+        """
+        loop = asyncio.get_running_loop()
+        while not self._holds():
+            self._down_since = loop.time() if self._down_since is None else self._down_since
+            try:
+                await self.ready()
+            except SiteUnreachable:
+                if self._closed or loop.time() - self._down_since > HOPE_SECONDS:
+                    raise
+                await asyncio.sleep(FAILED_SECONDS)
+        self._down_since = None
         return await self._dial_to(self._behind)
 
     async def _dial_to(self, where: str | tuple[str, int]) -> tuple[Any, Any]:
@@ -367,11 +405,18 @@ class SshReach:
             found = await connection.open_unix_connection(where, encoding=None)
         return found[0], found[1]
 
-    async def _run(self, connection: Any, command: str, seconds: float) -> tuple[int, str, str]:
+    async def _run(
+        self, connection: Any, command: str, seconds: float, begun: Callable[[], None] | None = None
+    ) -> tuple[int, str, str]:
+        """Run a command; ``begun`` is called when the host says that it runs."""
         import asyncssh
 
         try:
-            done = await connection.run(command, check=False, timeout=seconds, errors="replace")
+            async with asyncio.timeout(seconds):
+                process = await connection.create_process(command, errors="replace")
+            if begun is not None:
+                begun()
+            done = await process.wait(check=False, timeout=seconds)
         except (TimeoutError, asyncssh.TimeoutError) as error:
             reason = f"{self._host!r} did not do it within {seconds:g} s: {command}"
             raise SiteUnreachable(self.site, reason) from error

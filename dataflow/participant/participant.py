@@ -188,7 +188,7 @@ class Participant:
             datasets=self._datasets,
             clock=clock,
             lost_after=federation.lost_after,
-            slowness=self.ways.slowness,
+            slowness=lambda site: self.ways.slowness(site) + self.ways.beginning(site),
         )
         self._jobs = Jobs(
             self.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from math import inf
+from time import monotonic
 from urllib.parse import urlsplit
 
 import structlog
@@ -19,9 +20,6 @@ from dataflow.sites import Site, Topology
 from dataflow.storage import credentials as secrets
 
 log = structlog.get_logger(__name__)
-
-#: Whoever was heard of within so many seconds is there, as far as a user's own question goes.
-LATELY_SECONDS = 15.0
 
 
 class Ways:
@@ -121,7 +119,7 @@ class Ways:
                 caller=self._caller,
                 reach=reach,
                 patience=patience,
-                there=lambda: self._silent(site) < LATELY_SECONDS + patience.more,
+                there=lambda: patience.is_there(monotonic(), silent=self._silent(site)),
             )
             self._clients[address, site] = client
         return client
@@ -133,6 +131,14 @@ class Ways:
         except SiteUnreachable:
             return 0.0
         return patience.more if patience is not None else 0.0
+
+    def beginning(self, site: str) -> float:
+        """Seconds for which a site's login host has been looking for its agent, or starting it.
+
+        It is not silent meanwhile. 0 where the agent answers, and without SSH.
+        """
+        reach = self._ssh.get(self._by_site.get(site, "").rstrip("/"))
+        return reach.beginning if reach is not None else 0.0
 
     async def close(self) -> None:
         """Give up all connections."""

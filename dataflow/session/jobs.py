@@ -26,6 +26,8 @@ Ask = Callable[[int, float], Awaitable[Sequence[Event]]]
 #: Longest question (s) to the coordinator, and how long it may be silent while we wait.
 POLL_SECONDS = 15.0
 PATIENCE = 60.0
+#: How often what answers take beyond the usual is added: two for each of three questions.
+LATE_QUESTIONS = 6.0
 #: Between two looks (s) for replies.
 GLANCE_SECONDS = 0.2
 
@@ -118,7 +120,8 @@ class Job:
         TimeoutError
             If it has not ended within ``timeout`` seconds; it goes on.
         SiteUnreachable
-            If its coordinator does not answer for a minute; the job goes on when it is back.
+            If its coordinator does not answer for a minute, or longer where roads are slow; the
+            job goes on when it is back.
         """
         return self._session._run(self._wait(timeout))
 
@@ -241,8 +244,9 @@ class Job:
             try:
                 await self._follow(min(rest, POLL_SECONDS))
                 heard = time.monotonic()
-            except SiteUnreachable:
-                if time.monotonic() - heard > PATIENCE:
+            except SiteUnreachable as error:
+                late = self._session._participant.ways.slowness(error.site)
+                if time.monotonic() - heard > PATIENCE + LATE_QUESTIONS * late:
                     raise
                 await asyncio.sleep(min(0.3, max(rest, 0.0)))
         return self._state.status

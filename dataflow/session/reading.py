@@ -19,6 +19,8 @@ from dataflow.errors import (
     DataflowError,
     PolicyError,
     SiteError,
+    SiteUnreachable,
+    StorageError,
     TransferFailed,
     UnknownDataset,
     UnreadableDataset,
@@ -56,8 +58,8 @@ def read(
     ------
     UnknownDataset
         If there is no copy.
-    SiteUnreachable
-        If no site that holds one answers.
+    SiteUnreachable, StorageError
+        If no site that holds one answers, or no store.
     """
     small = dataset.extent.nbytes <= (SMALL_TABLE if dataset.kind == "table" else SMALL_ARRAY)
     lazy = lazy and not small
@@ -75,7 +77,7 @@ def read(
                 return _opened(participant, loop, dataset, replica, store, lazy)
             bear = replica == ranked[-1]
             return _there(participant, loop, dataset, replica, errand, lazy, small, bear)
-        except (SiteError, UnknownDataset, UnreadableDataset, CorruptResult) as error:
+        except (SiteError, UnknownDataset, UnreadableDataset, StorageError) as error:
             last = error
     raise last
 
@@ -127,7 +129,12 @@ def _there(
     if replica.format in ONE_FILE:
         url = f"{url}/{split(replica.url)[1]}"
     there = replace(replica, url=url)
-    return open_data(there, kind=dataset.kind, headers=client.headers(errand), lazy=lazy)
+    try:
+        return open_data(there, kind=dataset.kind, headers=client.headers(errand), lazy=lazy)
+    except CorruptResult:
+        raise
+    except StorageError as error:
+        raise SiteUnreachable(replica.site, str(error)) from error
 
 
 async def _small(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from obstore.exceptions import BaseError
 from zarr.storage import ObjectStore
 
-from dataflow.errors import CorruptResult
+from dataflow.errors import CorruptResult, StorageError
+from dataflow.storage.publish import first_line
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
 class OnePut(ObjectStore[Any]):
     """Zarr's object store, with one request for every object that it writes.
 
-    With ``complete`` set, a chunk that is missing is an error rather than the fill value.
+    With ``complete`` set, a chunk that is missing is an error rather than the fill value. A store that
+    does not answer when it is read is a :class:`~dataflow.errors.StorageError`.
     """
 
     complete = False
@@ -24,7 +27,10 @@ class OnePut(ObjectStore[Any]):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        found = await super().get(key, prototype, byte_range)
+        try:
+            found = await super().get(key, prototype, byte_range)
+        except BaseError as error:
+            raise StorageError(f"{key}: {first_line(error)}") from error
         if found is None and self.complete and "c" in key.split("/")[1:]:
             raise CorruptResult(str(self), f"chunk {key} is missing")
         return found

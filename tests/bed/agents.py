@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from bed_network import until
 from cryptography import x509
@@ -177,6 +178,11 @@ class Agents:
                 with contextlib.suppress(KeyError, ProcessLookupError):
                     self.bed.host(name).end(one.pid, signal.SIGKILL)
             self.bed.host(name).run(f"rm -rf {self.home}", check=False)
+
+
+def made(nbytes: int, seed: int) -> np.ndarray[Any, Any]:
+    """What :meth:`Agents.make` writes."""
+    return np.random.default_rng(seed).random(nbytes // 8)
 
 
 def _write_certificate(folder: Path, addresses: Sequence[str]) -> None:

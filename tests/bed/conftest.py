@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from dataflow.testing.bed import Bed
+
+if TYPE_CHECKING:
+    from bed_agents import Agents
 
 
 def _load(name: str) -> None:
@@ -21,6 +28,23 @@ def _load(name: str) -> None:
 
 for shared in ("network", "sites", "agents"):
     _load(shared)
+
+
+@pytest.fixture
+def agents(bed: Bed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agents]:
+    """Agents of four sites over links without limits; ended with all that they began."""
+    from bed_agents import Agents
+
+    bed.preset("unshaped")
+    found = Agents(bed, tmp_path, ["edge", "cloud", "third", "hpc"])
+    for name, value in found.environment.items():
+        monkeypatch.setenv(name, value)
+    try:
+        found.begin()
+        yield found
+    finally:
+        bed.restore()
+        found.end()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -62,6 +62,11 @@ def until(ready: Callable[[], object], *, seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
+def say(what: str, begun: float) -> None:
+    """Seconds for whoever reads the report of a test."""
+    print(f"{what}: {time.monotonic() - begun:.2f} s", flush=True)
+
+
 def within(seconds: float) -> float:
     """What a scenario's deadline is while others keep the machine busy; all sites are on this one."""
     return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

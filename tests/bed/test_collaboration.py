@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-from bed_agents import Agents
-from bed_network import until, within
+from bed_agents import Agents, made
+from bed_network import say, until, within
 
 import dataflow as flow
 from dataflow.testing.bed import Bed
@@ -31,29 +28,6 @@ def slow_mean(x: Any) -> Any:
 @flow.operation(kind="opaque", output="scalar", lazy=False)
 def mean(x: Any) -> Any:
     return x.mean()
-
-
-@pytest.fixture
-def agents(bed: Bed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agents]:
-    bed.preset("unshaped")
-    found = Agents(bed, tmp_path, ["edge", "cloud", "third", "hpc"])
-    for name, value in found.environment.items():
-        monkeypatch.setenv(name, value)
-    try:
-        found.begin()
-        yield found
-    finally:
-        bed.restore()
-        found.end()
-
-
-def say(what: str, begun: float) -> None:
-    """Seconds for whoever reads the report of a test."""
-    print(f"{what}: {time.monotonic() - begun:.2f} s", flush=True)
-
-
-def random(seed: int, nbytes: int = NBYTES) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(seed).random(nbytes // 8)
 
 
 def test_joining_copies_and_moves(agents: Agents, bed: Bed) -> None:
@@ -154,5 +128,5 @@ def moves_all_or_nothing(agents: Agents, bed: Bed, session: flow.Session) -> Non
     say("moved", begun)
     until(lambda: [copy.site for copy in replicas(session, "large")] == ["edge"])
     assert agents.run("hpc", "ls data") == ""
-    wanted = hashlib.sha256(random(2, LARGE).tobytes()).hexdigest()
+    wanted = hashlib.sha256(made(LARGE, 2).tobytes()).hexdigest()
     assert hashlib.sha256(np.asarray(session.open("large")).tobytes()).hexdigest() == wanted

@@ -3,49 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from bed_agents import Agents
-from bed_network import until, within
+from bed_agents import Agents, made
+from bed_network import say, until, within
 
 import dataflow as flow
 from dataflow.errors import NoAllowedSite, PlacementError
 from dataflow.testing.bed import Bed
 
-SITES = ["edge", "cloud", "third", "hpc"]
 NBYTES = 80_000
 
 
 @flow.operation(kind="opaque", output="scalar", lazy=False)
 def mean(x: Any) -> Any:
     return x.mean()
-
-
-@pytest.fixture
-def agents(bed: Bed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agents]:
-    bed.preset("unshaped")
-    found = Agents(bed, tmp_path, SITES)
-    for name, value in found.environment.items():
-        monkeypatch.setenv(name, value)
-    try:
-        found.begin()
-        yield found
-    finally:
-        bed.restore()
-        found.end()
-
-
-def say(what: str, begun: float) -> None:
-    """Seconds for whoever reads the report of a test."""
-    print(f"{what}: {time.monotonic() - begun:.2f} s", flush=True)
-
-
-def random(seed: int) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(seed).random(NBYTES // 8)
 
 
 def test_near_sites(agents: Agents, bed: Bed) -> None:
@@ -88,7 +61,7 @@ def uses_near_sites(bed: Bed, session: flow.Session) -> None:
         mean(session["edge"]), scope="{around: notebook, 50 ms}", without=["notebook"]
     )
     job = session.submit(plan)
-    assert float(job.result(120)) == pytest.approx(random(0).mean())
+    assert float(job.result(120)) == pytest.approx(made(NBYTES, 0).mean())
     assert {part.site for part in job.plan.segments} <= {"edge", "cloud"}
     bed.link("edge").shape(latency=0.060)
     bed.link("third").shape(latency=0.005)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dataflow.testing.bed import Bed
-from dataflow.testing.faults.__main__ import tried
 from dataflow.testing.faults.cells import QUICK
+from dataflow.testing.faults.matrix import tried
 from dataflow.testing.faults.table import table
 
 #: An agent, and a store.

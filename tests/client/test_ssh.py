@@ -24,7 +24,7 @@ import pytest
 
 import dataflow as flow
 from dataflow.cli.detach import detach
-from dataflow.client.ssh import MARK, SshReach
+from dataflow.client.ssh import BEGINS_SECONDS, MARK, SshReach
 from dataflow.client.words import start_command, there
 from dataflow.config.records import SshAccess
 from dataflow.errors import ConfigError, DataflowError, SiteRefused, SiteUnreachable
@@ -311,6 +311,30 @@ def test_no_python_there(tmp_path: Path) -> None:
     assert isinstance(error, SiteUnreachable)
     assert "nothing/python" in str(error)
     assert "What you can do" in str(error)
+
+
+def test_a_host_that_looks_for_the_agent_is_not_silent(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with login_host(tmp_path) as host:
+            python = host.home / "python"
+            python.write_text(
+                "#!/bin/sh\ntouch ~/begun\nwhile ! [ -e ~/end ]; do sleep 0.02; done\nexit 1\n"
+            )
+            python.chmod(0o700)
+            reach = SshReach("cluster", "ssh://cluster", replace(host.access, python=str(python)))
+            assert reach.beginning == 0
+            opening = asyncio.create_task(reach.ready())
+            async with asyncio.timeout(30):
+                while not (host.home / "begun").exists():
+                    await asyncio.sleep(0.02)
+                assert 0 < reach.beginning < BEGINS_SECONDS
+                (host.home / "end").touch()
+                with pytest.raises(SiteUnreachable, match="no agent could be started"):
+                    await opening
+            assert reach.beginning == 0
+            await reach.close()
+
+    asyncio.run(story())
 
 
 @pytest.mark.slow

@@ -65,6 +65,15 @@ class Cell:
         return _NOT_YET.get((self.part, self.phase), "")
 
     @property
+    def warm(self) -> bool:
+        """Whether it may be tried with workers that were begun for an earlier job.
+
+        Not where workers, their hosts, the batch system or the agent that asks for them are hurt:
+        there it matters who is asked for workers, and whether none of them is left.
+        """
+        return self.part in ("coordinator", "kernel", "sshd", "s3")
+
+    @property
     def knowable(self) -> float:
         """Seconds from the fault until it can be known.
 

@@ -10,16 +10,17 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dataflow.testing.bed.processes import Process
 from dataflow.testing.faults.injure import HOSTS
 from dataflow.testing.faults.kernel import expected, source
-from dataflow.testing.faults.scene import Scene
+from dataflow.testing.faults.scene import WORKERS, Scene
 
 _COMMIT = "COMMIT.json"
 #: Seconds that the queue, and the hosts, get to be empty after a job's end.
@@ -192,29 +193,48 @@ def _on_disk(scene: Scene, site: str, key: str) -> list[str]:
     return [text for text in found if text] if found else [f"lost: {key[:8]} at {site}"]
 
 
+def _of_a_job(process: Process, processes: Mapping[int, Process]) -> bool:
+    """Whether the batch system watches over it, by one of those that began it."""
+    seen: Process | None = process
+    for _ in range(50):
+        if seen is None:
+            return False
+        if seen.name.startswith("sge_shepherd"):
+            return True
+        seen = processes.get(seen.parent)
+    return False
+
+
 def _files(manifest: dict[str, Any]) -> list[tuple[str, int]]:
     """Names and sizes in a manifest, as it lies in the store."""
     return [(file[0], file[1]) for file in manifest["files"]]
 
 
-def left(scene: Scene) -> list[str]:
-    """What still runs a while after the end: batch jobs, workers, processes that belong to nobody."""
+def left(scene: Scene, *, warm: bool = False) -> list[str]:
+    """What still runs a while after the end: batch jobs, workers, processes that belong to nobody.
+
+    With ``warm`` there may be as many jobs as the site may have workers, and what they run.
+    """
     deadline = time.monotonic() + EMPTY_SECONDS
-    while found := _running(scene):
+    while found := _running(scene, warm):
         if time.monotonic() > deadline:
             return [f"left after {EMPTY_SECONDS:g} s: {'; '.join(found)[:300]}"]
         time.sleep(0.25)
     return []
 
 
-def _running(scene: Scene) -> list[str]:
+def _running(scene: Scene, warm: bool) -> list[str]:
     bed = scene.bed
     said = bed.host("hpc").run("timeout 5 qstat", check=False)
-    found = [f"qstat: {line}" for line in said.stdout.splitlines()[2:]]
+    jobs = said.stdout.splitlines()[2:]
+    found = [f"qstat: {line}" for line in jobs[WORKERS if warm else 0 :]]
     if said.returncode:
         found.append(f"qstat says {said.stderr.strip()}")
     for name in HOSTS:
-        found += [f"{name}: {p.command[:80]}" for p in bed.host(name).processes(user=bed.user)]
+        everybody = {process.pid: process for process in bed.host(name).processes()}
+        for process in bed.host(name).processes(user=bed.user):
+            if not (warm and jobs and _of_a_job(process, everybody)):
+                found.append(f"{name}: {process.command[:80]}")
     for name in scene.names:
         processes = bed.host(name).processes(user=bed.user)
         parents = {process.pid: process.parent for process in processes}

@@ -3,7 +3,8 @@
 ``edge`` has the data and is reached by SSH; ``hpc`` has Grid Engine, whose hosts reach the S3 server
 through a relay on the login host, as they would through an institute's proxy. Jobs are kept by the
 notebook, over which copies between the two go; or (``kept_by="third"``) by the agent of a site of its
-own, which reaches both by SSH, as ``hpc`` then reaches ``edge``.
+own, which reaches both by SSH, as ``hpc`` then reaches ``edge``. Workers go two seconds after their
+job, or (``warm``) stay for the next one.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from dataflow.testing.faults.kernel import SEED, SHAPE
 
 #: Where compute hosts of ``hpc`` find the S3 server.
 RELAY_PORT = 8000
+#: Workers that ``hpc`` may have, each a batch job.
+WORKERS = 2
 _RELAY = """
 import asyncio, sys
 async def carry(source, target):
@@ -153,8 +156,10 @@ class Kernel:
 class Scene:
     """Sites, bucket and notebook; a context that leaves nothing behind."""
 
-    def __init__(self, bed: Bed, folder: Path, *, kept_by: str | None = None) -> None:
-        self.bed, self.kept_by = bed, kept_by
+    def __init__(
+        self, bed: Bed, folder: Path, *, kept_by: str | None = None, warm: bool = False
+    ) -> None:
+        self.bed, self.kept_by, self.warm = bed, kept_by, warm
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.home = f"faults-{uuid.uuid4().hex[:8]}"
@@ -214,9 +219,13 @@ class Scene:
                 },
             }
             document["backend"] = {
-                "workers": 2,
+                "workers": WORKERS,
                 "memory": "500 MB",
-                "sge": {**GRID_ENGINE, "worth": "1 s"},
+                "sge": {
+                    **GRID_ENGINE,
+                    "worth": "1 s",
+                    "idle": "5 min" if self.warm else GRID_ENGINE["idle"],
+                },
             }
             path = "~/.config/dataflow/credentials.yaml"
             host.run(
@@ -299,6 +308,11 @@ class Scene:
             return None
         there = {process.pid for process in self.bed.host(name).processes()}
         return number if number in there else None
+
+    @property
+    def begun(self) -> int:
+        """Jobs that were begun here."""
+        return self._count
 
     def next_number(self) -> int:
         """A number for a job that no other has."""

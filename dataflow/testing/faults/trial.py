@@ -40,6 +40,10 @@ class Seen:
         What should not be; nothing if all is as it should be.
     looks
         How often the reader looked meanwhile.
+    took
+        Seconds of the whole cell, from one whole federation to the next.
+    tried_at
+        When it ended, in seconds since 1970.
     """
 
     cell: Cell
@@ -48,6 +52,8 @@ class Seen:
     text: str = ""
     wrong: list[str] = field(default_factory=list)
     looks: int = 0
+    took: float = 0.0
+    tried_at: float = field(default_factory=time.time)
 
     @property
     def holds(self) -> bool:
@@ -57,8 +63,10 @@ class Seen:
 
 def trial(scene: Scene, cell: Cell) -> Seen:
     """Try one cell; once more if the job was quicker than the fault."""
+    begun = time.monotonic()
     for _ in range(2):
         seen = _Trial(scene, cell).run()
+        seen.took = time.monotonic() - begun
         if seen.seconds >= 0 or seen.wrong:
             return seen
     seen.wrong.append("the job had ended before the fault")
@@ -109,7 +117,7 @@ class _Trial:
         if self.job:
             right = seen.end == "right"
             seen.wrong += judge.kept(scene, reader, self.job, self.key, ended_right=right)
-        seen.wrong += judge.left(scene)
+        seen.wrong += judge.left(scene, warm=scene.warm)
         return seen
 
     # --- the job --------------------------------------------------------------------------------

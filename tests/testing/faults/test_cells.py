@@ -47,6 +47,6 @@ def test_the_table_hides_nothing() -> None:
     assert "! worker:kill:writing: doubled: two of them" in text
     assert "not tried" in text  # committing
     assert "worker, planning: no worker lives" in text
-    said = counted(row, [right, wrong], 12.0)
+    said = counted(row, [right, wrong])
     assert said.startswith("1 of 2 cells hold (2 ended right), 2 make no sense; 0 lost, 1 doubled")
     assert line_of(wrong)["holds"] is False

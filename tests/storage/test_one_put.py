@@ -1,0 +1,19 @@
+"""A store that does not answer is told as one of our errors."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+import zarr
+
+from dataflow.errors import StorageError
+from dataflow.storage.open import zarr_store
+
+
+def test_nobody_answers_whoever_reads() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    store = zarr_store(f"http://127.0.0.1:{port}/data")
+    with pytest.raises(StorageError, match="HTTP error"):
+        zarr.open(store=store, mode="r")
