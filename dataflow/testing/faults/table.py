@@ -29,7 +29,8 @@ def _entry(cell: Cell, seen: Seen | None) -> str:
         return "-"
     if seen is None:
         return "not tried"
-    text = f"{seen.end} {seen.seconds:.0f} s" if seen.end else "no end"
+    end = seen.end.partition("\n")[0].partition(":")[0]
+    text = f"{end} {seen.seconds:.0f} s" if end else "no end"
     return text if seen.holds else f"! {text}"
 
 
@@ -40,7 +41,7 @@ def markdown(cells: Sequence[Cell], found: Sequence[Seen]) -> str:
     for part, kind, row in _rows(cells):
         texts = [_entry(cell, by_cell.get(cell)) if cell in cells else "" for cell in row]
         lines.append(f"| {TITLES[part]} | {kind} | " + " | ".join(texts) + " |")
-    wrong = [f"- `{s.cell.name}`: {'; '.join(s.wrong)}" for s in found if not s.holds]
+    wrong = [f"- `{s.cell.name}`: {_first_lines(s.wrong)}" for s in found if not s.holds]
     empty = [f"- {'; '.join(places)}: {why}." for why, places in _reasons(cells).items()]
     blocks = ["\n".join(lines), counted(cells, found) + "."]
     if wrong:
@@ -48,6 +49,10 @@ def markdown(cells: Sequence[Cell], found: Sequence[Seen]) -> str:
     if empty:
         blocks.append("`-` makes no sense:\n\n" + "\n".join(empty))
     return "\n\n".join(blocks) + "\n"
+
+
+def _first_lines(texts: Sequence[str]) -> str:
+    return "; ".join(text.partition("\n")[0] for text in texts)
 
 
 def _rows(cells: Sequence[Cell]) -> Iterator[tuple[str, str, list[Cell]]]:
