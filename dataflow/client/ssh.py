@@ -93,6 +93,7 @@ class SshReach:
         self._logged_in = asyncio.Event()
         self._failed: tuple[float, Exception] | None = None
         self._begun: float | None = None
+        self._met = False
         self._down_since: float | None = None
         self._closed = False
 
@@ -105,9 +106,10 @@ class SshReach:
     def beginning(self) -> float:
         """Seconds since the login host began to look for the agent, while it does; else 0.
 
-        At most :data:`BEGINS_SECONDS`.
+        At most :data:`BEGINS_SECONDS`. The first time, the login counts too: who has just begun, as
+        a notebook that takes up its jobs again, knows nothing of the host yet.
         """
-        if self._begun is None or not self._holds():
+        if self._begun is None or (self._met and not self._holds()):
             return 0.0
         return min(asyncio.get_running_loop().time() - self._begun, BEGINS_SECONDS)
 
@@ -218,6 +220,14 @@ class SshReach:
             self._failed = None
 
     async def _open(self) -> Door:
+        if not self._met:
+            self._begun = asyncio.get_running_loop().time()
+        try:
+            return await self._opened_anew()
+        finally:
+            self._begun = None
+
+    async def _opened_anew(self) -> Door:
         if fresh := not self._holds():
             await self._drop()
             self._connection = await self._connect()
@@ -235,8 +245,7 @@ class SshReach:
                 reason = f"its agent's answer is not understood: {error!r}"
                 raise SiteUnreachable(self.site, reason) from error
             raise
-        finally:
-            self._begun = None
+        self._met = True
         log.info("ssh_ready", site=self.site, url=url, started=answer.get("started"))
         self._door, self._down_since = Door(url, str(answer["token"])), None
         return self._door
@@ -341,7 +350,7 @@ class SshReach:
 
     async def _start(self) -> tuple[int, str, str]:
         def begun() -> None:
-            self._begun = asyncio.get_running_loop().time()
+            self._begun = self._begun or asyncio.get_running_loop().time()
 
         return await self._run(self._connection, start_command(self.access), START_SECONDS, begun)
 
