@@ -170,6 +170,13 @@ class Sync:
             return None
         return self._questions.road(other.reached).shortest
 
+    def expect(self, site: str) -> None:
+        """The way to a site has come about just now: ask it at once; :meth:`settle` waits for that."""
+        other = self._others.get(site)
+        if other is not None and not self._present(site):
+            other.tried = False
+            other.wake.set()
+
     async def settle(self, timeout: float = 5.0) -> frozenset[str]:
         """Wait until every site known now has answered or failed once; who is away then."""
         await self._news.until(

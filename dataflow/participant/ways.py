@@ -156,6 +156,15 @@ class Ways:
             if isinstance(answer, Exception):
                 log.warning("site_not_reached", site=reach.site, reason=str(answer))
 
+    def opened(self) -> list[str]:
+        """Sites behind SSH to whose agent the way stands."""
+        found = []
+        for site, address in self._by_site.items():
+            reach = self._ssh.get(address.rstrip("/"))
+            if reach is not None and reach.door is not None:
+                found.append(site)
+        return found
+
     def by_ssh(self, site: str) -> bool:
         """Whether this participant reaches a site through its login host."""
         named = self._by_site.get(site)

@@ -578,6 +578,8 @@ async def _started(federation: Federation, settings: Settings, reaching: Reachin
     try:
         await participant.start()
         await participant.ways.open()
+        for site in participant.ways.opened():  # its first question may have been too early
+            participant.sync.expect(site)
         await participant.sync.settle(SETTLE_SECONDS)
     except BaseException:
         await participant.close()

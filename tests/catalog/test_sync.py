@@ -397,6 +397,29 @@ def test_wait_until_seen_gives_up(tmp_path: Path) -> None:
     run(story())
 
 
+def test_a_site_to_which_the_way_came_about_is_asked_at_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with sites(tmp_path, "a") as (network, (a,)):
+            await a.down()
+            late = Participant(network, "z", tmp_path)
+            await late.up()
+            try:
+                assert late.sync is not None
+                late.sync.join(a.address, site="a")
+                assert await late.sync.settle() == {"a"}
+                await asyncio.sleep(5)  # the pauses between its tries are long by now
+                await a.up()
+                start = asyncio.get_running_loop().time()
+                late.sync.expect("a")
+                late.sync.expect("nobody")
+                assert await late.sync.settle() == frozenset()
+                assert asyncio.get_running_loop().time() - start < 0.1
+            finally:
+                await late.end()
+
+    run(story())
+
+
 def test_named_site_is_away_until_it_answers(tmp_path: Path) -> None:
     async def story() -> None:
         async with sites(tmp_path, "ab") as (_, (a, _b)):
