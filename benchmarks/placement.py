@@ -1,11 +1,15 @@
 """Placement: makespan and bytes of plans against HEFT's and against proven bounds, and what deciding costs.
 
-    python benchmarks/placement.py [--quick] [--json] [--seed N] [--big]
+    python benchmarks/placement.py [--quick] [--json] [--seed N] [--big] [--export DIR] [--plans DIR]
 
-Random problems of six shapes (chains, fork-joins, trees, layers, mosaics, chunk graphs) from a seed on which nothing
-was tuned; geometric means; compute-bound (d3) and data-bound (d30) problems apart. Baselines are played in the same
-run: classic HEFT, greedy locality, everything at one site, collector, PEFT, earliest start. Seconds are those of this
-process's processor, so that a busy machine does not count.
+Workflows after real traces (recipes of WfCommons, if it is installed) and random problems of six shapes, once from
+the seed that was looked at while the search was tuned (train) and once from a fresh one, which is drawn and printed
+unless it is given. Geometric means; compute-bound (d3) and data-bound (d30) problems apart, worst cases and
+losses by name. Twelve baselines are played in the same run. Seconds are those of this process's processor, so
+that a busy machine does not count.
+
+Anybody may submit plans: `--export DIR` writes the problems as `NAME.json`, `--plans DIR` plays every `NAME.plan.json`
+that lies beside them and compares it with HEFT and with ours.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,15 +31,20 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 
 from dataflow.placement.engine.bounds import bounds
+from dataflow.placement.engine.classics import classics
 from dataflow.placement.engine.exact import proven
 from dataflow.placement.engine.instance import Instance
+from dataflow.placement.engine.interchange import read_plan, read_problem, write_problem
 from dataflow.placement.engine.rivals import Lists, simple
 from dataflow.placement.engine.search import Placed, place
 from dataflow.placement.engine.simulate import Choice, Outcome, copies, simulate
 from dataflow.placement.engine.warm import warm
+from dataflow.testing import workflows
 from dataflow.testing.problems import problem, suite
 
 clock = time.process_time
+#: The seed that was looked at while the search was tuned.
+TRAIN = 5
 
 
 def geometric(values: Iterable[float]) -> float:
@@ -46,11 +57,7 @@ class Case:
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         lists = Lists(instance)
-        plans: dict[str, Callable[[], Choice]] = {
-            **simple(lists),
-            "peft": lists.peft,
-            "earliest": lists.earliest,
-        }
+        plans: dict[str, Callable[[], Choice]] = {**simple(lists), **classics(lists)}
         self.choices = {name: make() for name, make in plans.items()}
         self.played = {name: simulate(instance, one) for name, one in self.choices.items()}
         self.heft = self.played["heft"]
@@ -96,7 +103,31 @@ def halves(
     yield figure(name, geometric(map(of, cases)), baseline, goal)
 
 
-def quality(cases: list[Case]) -> Iterator[Any]:
+def orientation(cases: list[Case]) -> Iterator[Any]:
+    """The baselines themselves, and what HEFT moves."""
+    for name in classics(Lists(cases[0].instance)):
+        spans = geometric(c.played[name].makespan / c.heft.makespan for c in cases)
+        nbytes = geometric(c.bytes_ratio(c.played[name]) for c in cases)
+        yield figure(f"baseline {name}: makespan", spans, "HEFT", None)
+        yield figure(f"baseline {name}: bytes", nbytes, "HEFT", None)
+
+
+def worst(cases: list[Case], plan: dict[Case, Outcome]) -> Iterator[Any]:
+    """The three least gains over HEFT or locality by name, and every loss."""
+    gains = sorted(
+        (
+            (plan[c].makespan / min(c.heft.makespan, c.played["locality"].makespan), c)
+            for c in cases
+        ),
+        key=lambda one: -one[0],
+    )
+    for rank, (ratio, case) in enumerate(gains):
+        if rank < 3 or ratio > 1.0 + 1e-9:
+            kind = "loss" if ratio > 1.0 + 1e-9 else "least gain"
+            yield figure(f"{kind}: {case.instance.name}", ratio, "HEFT or locality", None)
+
+
+def quality(cases: list[Case], prove: float) -> Iterator[Any]:
     large = [case for case in cases if case.instance.width >= 8] or cases
     fast = {c: c.place("makespan", budget=1e-5 * c.instance.steps)[0].outcome for c in large}
     yield from halves(
@@ -131,7 +162,7 @@ def quality(cases: list[Case]) -> Iterator[Any]:
     )
     yield from halves(cases, "G3 balanced bytes", lambda c: c.bytes_ratio(even[c]), "HEFT", 0.42)
     better = {
-        c: proven(c.instance, full[c][0].bounds, 4.0)
+        c: proven(c.instance, full[c][0].bounds, prove)
         if c.instance.steps <= 100
         else full[c][0].bounds
         for c in cases
@@ -143,6 +174,7 @@ def quality(cases: list[Case]) -> Iterator[Any]:
         plan[c].makespan / min(c.heft.makespan, c.played["locality"].makespan) for c in cases
     ]
     yield figure("G8 worst of all problems", max(simple_ones), "HEFT or locality", 1.02)
+    yield from worst(cases, plan)
     yield from changed_world(cases, {c: full[c][0].choice for c in cases})
 
 
@@ -165,6 +197,20 @@ def changed_world(cases: list[Case], choices: dict[Case, Choice]) -> Iterator[An
     for network, goal in (("noise", 0.72), ("fair", 0.76), ("free", 0.88)):
         value = geometric(against(case, network) for case in cases)
         yield figure(f"G10 makespan, {network}", value, "HEFT", goal)
+
+
+def table(seed: int, *, big: bool) -> Iterator[Any]:
+    """What plans of chunk graphs cost by size: processor time, and the greatest memory so far."""
+    for steps in (1_000, 10_000, 100_000, *((1_000_000,) if big else ())):
+        instance = problem("chunks", steps, seed, skew="zipf")
+        begun = clock()
+        placed = place(instance, "makespan", budget=1e-5 * steps)
+        spent = 1e6 * (clock() - begun) / steps
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        yield figure(f"scaling, {steps} steps: time", spent, "", None, "us a step")
+        yield figure(f"scaling, {steps} steps: memory so far", memory, "", None, "MiB")
+        span = placed.outcome.makespan / placed.bounds.makespan
+        yield figure(f"scaling, {steps} steps: makespan", span, "lower bound", None)
 
 
 def small(seed: int, count: int) -> Iterator[Any]:
@@ -220,33 +266,94 @@ def large(steps: int, goals: tuple[float, float], seed: int) -> Iterator[Any]:
         yield figure(f"G7 makespan, {steps} steps, {what}", span, "longest chain or work", 1.12)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="36 problems instead of 72")
-    parser.add_argument("--json", action="store_true", help="one JSON object per line")
-    parser.add_argument("--seed", type=int, default=90210)
-    parser.add_argument("--big", action="store_true", help="a million steps as well")
-    arguments = parser.parse_args()
-    warm()
-    cases = [Case(instance) for instance in suite(arguments.seed, quick=arguments.quick)]
-    lines = list(quality(cases))
-    lines += small(arguments.seed, 16 if arguments.quick else 60)
+def problems(seed: int, *, quick: bool) -> list[Instance]:
+    found = suite(seed, quick=quick)
+    if workflows.available():
+        found += workflows.suite(seed, quick=quick)
+    else:
+        print("without wfcommons there are no workflows: own shapes only", file=sys.stderr)
+    return found
+
+
+def measure(name: str, seed: int, *, quick: bool) -> Iterator[Any]:
+    """All goals that are measured on a suite."""
+    cases = [Case(instance) for instance in problems(seed, quick=quick)]
+    lines = [*orientation(cases), *quality(cases, 1.5 if quick else 4.0)]
+    lines += small(seed, 16 if quick else 60)
     lines += fewest(cases)
-    lines += large(100_000, (5.0, 10.0), arguments.seed)
-    if arguments.big:
-        lines += large(1_000_000, (8.0, 16.0), arguments.seed)
     broken = sum(case.violations for case in cases)
     lines.append(figure("G9 plans refused or against policy", broken, "", 0.0, "plans"))
     for line in lines:
+        yield {**line, "figure": f"{name}: {line['figure']}", "seed": seed}
+
+
+def export(folder: Path, seed: int, *, quick: bool) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    for instance in problems(seed, quick=quick):
+        open_ = np.isfinite(instance.seconds)
+        whole = np.flatnonzero(open_.all(axis=1))
+        if not len(whole):
+            continue  # nothing tells how fast its sites are
+        speed = instance.seconds[whole[0], 0] / instance.seconds[whole[0]]
+        work = np.where(open_, instance.seconds * speed, np.inf).min(axis=1)
+        document = write_problem(instance, speed=speed, work=work, origin="benchmarks/placement.py")
+        (folder / f"{instance.name}.json").write_text(json.dumps(document))
+    return 0
+
+
+def submitted(folder: Path) -> Iterator[Any]:
+    """Plans that somebody has put beside the problems, against HEFT's and against ours."""
+    for file in sorted(folder.glob("*.plan.json")):
+        instance = read_problem(json.loads(file.with_name(f"{file.name[:-10]}.json").read_text()))
+        case = Case(instance)
+        plan = simulate(instance, read_plan(json.loads(file.read_text()), instance))
+        ours = case.place("makespan")[0].outcome
+        yield figure(f"{instance.name}: makespan", plan.makespan / case.heft.makespan, "HEFT", None)
+        yield figure(f"{instance.name}: bytes", case.bytes_ratio(plan), "HEFT", None)
+        yield figure(f"{instance.name}: makespan", plan.makespan / ours.makespan, "ours", None)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer problems, the fresh seed alone")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line")
+    parser.add_argument("--seed", type=int, help="the fresh seed; drawn if it is not given")
+    parser.add_argument("--big", action="store_true", help="a million steps as well")
+    parser.add_argument("--export", type=Path, help="write the problems of the seed, and end")
+    parser.add_argument("--plans", type=Path, help="compare the plans of this folder, and end")
+    arguments = parser.parse_args()
+    drawn = 90210 if arguments.quick else int.from_bytes(os.urandom(3), "big")
+    seed = drawn if arguments.seed is None else arguments.seed
+    if arguments.export:
+        return export(arguments.export, seed, quick=arguments.quick)
+    warm()
+    holds = True
+    for line in _figures(arguments, seed):
+        holds = holds and (line["holds"] is not False or line["figure"].startswith("train"))
         if arguments.json:
-            print(json.dumps(line))
+            print(json.dumps(line), flush=True)
         else:
             verdict = {True: "holds", False: "FAILS", None: ""}[line["holds"]]
             print(
-                f"{line['figure']:58} {line['value']:9g} {line['unit']:8} {line['baseline']:24} "
-                f"{line['goal'] or '':8} {verdict}"
+                f"{line['figure']:72} {line['value']:9g} {line['unit']:9} {line['baseline']:24} "
+                f"{line['goal'] or '':8} {verdict}",
+                flush=True,
             )
-    return 0 if all(line["holds"] is not False for line in lines) else 1
+    return 0 if holds else 1
+
+
+def _figures(arguments: argparse.Namespace, seed: int) -> Iterator[Any]:
+    if arguments.plans:
+        yield from submitted(arguments.plans)
+        return
+    if not arguments.quick:
+        yield from measure("train", TRAIN, quick=False)
+    yield from measure("fresh", seed, quick=arguments.quick)
+    yield from large(100_000, (5.0, 10.0), seed)
+    if arguments.big:
+        yield from large(1_000_000, (8.0, 16.0), seed)
+    if not arguments.quick:
+        yield from table(seed, big=arguments.big)
 
 
 if __name__ == "__main__":

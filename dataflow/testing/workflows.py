@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from dataflow.testing.problems import Drawn
+from dataflow.placement.engine.instance import Instance
+from dataflow.testing.problems import Drawn, Policy, federate
 
 #: Workflows with runtimes and files; one of the recipes (Rnaseq) has neither.
 RECIPES = (
@@ -61,6 +62,32 @@ def workflow(recipe: str, steps: int, seed: int) -> Drawn:
     finally:
         random.setstate(before)
         np.random.set_state(before_np)
+
+
+def suite(
+    seed: int, *, quick: bool = False, data: tuple[float, ...] = (3.0, 30.0)
+) -> list[Instance]:
+    """A set of workflows of all recipes, sizes, skews and policies; equal numbers for each ``data``.
+
+    Raises
+    ------
+    ImportError
+        WfCommons is not installed.
+    """
+    sizes = (30, 300) if quick else (30, 80, 200, 500, 900)
+    found = []
+    for number, steps in enumerate(sizes):
+        for kind, recipe in enumerate(RECIPES):
+            if not quick and (number + kind) % 2:
+                continue
+            g = workflow(recipe, steps, seed * 1000 + number * 10 + kind)
+            skew: Any = ("uniform", "zipf", "smallest")[(number + kind) % 3]
+            policy: Policy = ("open", "strict")[(number + kind // 2) % 2]
+            for bound in data:
+                chance = np.random.default_rng([seed, number, kind])
+                name = f"{recipe}-{steps}-{seed}"
+                found.append(federate(g, chance, name=name, data=bound, skew=skew, policy=policy))
+    return found
 
 
 def _drawn(found: Any) -> Drawn:

@@ -24,8 +24,8 @@ class Lists:
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self.everywhere = np.ones(instance.width, bool)
-        self._place = np.empty(instance.steps)
-        self._place[instance.sequence] = np.arange(instance.steps)
+        self.place = np.empty(instance.steps)
+        self.place[instance.sequence] = np.arange(instance.steps)
         self._listed: dict[float, tuple[Integers, Floats]] = {}
         self._ahead: dict[tuple[float, bytes], Floats] = {}
         self._no_rest = np.zeros((instance.steps, instance.width))
@@ -41,7 +41,7 @@ class Lists:
 
     def by(self, key: Floats) -> tuple[Integers, Floats]:
         """Steps by a key, in an order in which they can run where keys are equal."""
-        listed = np.lexsort((self._place, key)).astype(np.int64)
+        listed = np.lexsort((self.place, key)).astype(np.int64)
         order = np.empty(len(listed))
         order[listed] = np.arange(len(listed))
         return listed, order
@@ -128,7 +128,7 @@ class Lists:
 
     def earliest(self) -> Choice:
         """As they come, each where it can start first."""
-        listed, order = self.by(self._place)
+        listed, order = self.by(self.place)
         site, _ = self.assign(listed)
         return Choice(site=site, order=order)
 
