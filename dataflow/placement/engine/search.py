@@ -37,9 +37,9 @@ _Entry = tuple[float, float, float, Choice, str]
 LEAST_BUDGET, STEP_BUDGET = 0.05, 1e-4
 #: Seconds that a change takes beyond playing it; of fewest bytes, seconds at least and per step.
 _PLAN = 4e-6
-_BYTES_BUDGET, _BYTES_STEP = 0.005, 8e-6
+_BYTES_LEAST, _BYTES_STEP = 0.0025, 8e-6
 #: Shares of a budget: counted without a clock, counted where there is room or a clock, and by the clock.
-_COUNTED, _WHOLE, _WAITED = 0.8, 1.15, 0.85
+_COUNTED, _WHOLE, _WAITED = 0.8, 1.0, 0.85
 #: For makespan, a plan with fewer bytes may be so many times slower than the fastest that was met.
 _SLOWER = 1.01
 #: Beyond so many steps single changes are not worth playing everything.
@@ -217,6 +217,8 @@ def place(
     exchange = exchange_rate(objective)
     fewest = math.isinf(exchange)
     effort = budget if budget is not None else _effort(instance, fewest)
+    if fewest:  # below that it is calls that take the time, and cuts would be left out
+        effort = max(effort, _BYTES_LEAST)
     counted = _COUNTED if budget is not None and clock is None else _WHOLE
     race = _Race(instance, exchange, effort * counted, effort * _WAITED, clock)
     takes = race.takes
@@ -253,7 +255,7 @@ def place(
 def _effort(instance: Instance, fewest: bool) -> float:
     """Seconds that are thought of where nobody says how many."""
     if fewest:
-        effort = max(_BYTES_BUDGET, _BYTES_STEP * instance.steps)
+        effort = max(_BYTES_LEAST, _BYTES_STEP * instance.steps)
     else:
         effort = max(LEAST_BUDGET, STEP_BUDGET * instance.steps)
     if compiled.is_plain():
