@@ -272,7 +272,7 @@ def test_merge_keys_work() -> None:
         (
             "nonsense: 1",
             "nonsense: unknown key 'nonsense'; known are site, listen, state, stores, sites, "
-            "peers, links, datasets, agreements, archetypes, backend, timeouts",
+            "peers, links, datasets, agreements, archetypes, identity, backend, timeouts",
         ),
         (TWO + "links: [{between: [a, c], bandwidth: 1 MB/s, latency: 1 s}]", "no site is called"),
         (TWO + "links: [{between: [a, a], bandwidth: 1 MB/s, latency: 1 s}]", "two different"),
