@@ -63,3 +63,10 @@ def __getattr__(name: str) -> object:
 
     globals()[name] = value = version("jupyter-dataflow")
     return value
+
+
+def load_ipython_extension(shell: object) -> None:
+    """``%load_ext dataflow``: adds ``%flow``."""
+    from dataflow.session.magics import load
+
+    load(shell)

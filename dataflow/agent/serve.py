@@ -21,6 +21,7 @@ import uvicorn
 from dataflow.agent.app import create_app
 from dataflow.agent.auth import Authenticate, TokenFile, check_binding, make_token_file
 from dataflow.agent.detached import ADDRESS_FILE, TOKEN_FILE
+from dataflow.agent.inside import guests_of
 from dataflow.agent.lean import UNUSED, without
 from dataflow.agent.served import Served
 from dataflow.config.records import Listen
@@ -78,21 +79,23 @@ async def serve(
     with _listening(listen) as listening:
         address = _address(listening, listen)
         participant = participant_at(listen.public or address)
-        with without(*UNUSED):
-            app = create_app(participant, authenticate)
-        server = _Server(_config(app, listen))
-        file = state_dir / ADDRESS_FILE
-        server.when_ready = lambda: _ready(site, address, file, announce)
-        try:
-            with _signals(server, app.state.stopping):
-                if await _started(participant, app.state.stopping):
-                    if idle is not None:
-                        watch = asyncio.create_task(_end_when_idle(server, participant, idle))
-                        app.state.watch = watch  # or it would be collected
-                    await server.serve(sockets=[listening])
-        finally:
-            await participant.close()
-            _withdraw(file)
+        async with guests_of(participant, address) as inside:
+            admits = authenticate if inside is None else inside.admits(authenticate)
+            with without(*UNUSED):
+                app = create_app(participant, admits)
+            server = _Server(_config(app, listen))
+            file = state_dir / ADDRESS_FILE
+            server.when_ready = lambda: _ready(site, address, file, announce)
+            try:
+                with _signals(server, app.state.stopping):
+                    if await _started(participant, app.state.stopping):
+                        if idle is not None:
+                            watch = asyncio.create_task(_end_when_idle(server, participant, idle))
+                            app.state.watch = watch  # or it would be collected
+                        await server.serve(sockets=[listening])
+            finally:
+                await participant.close()
+                _withdraw(file)
     log.info("agent_stopped", site=site)
 
 
@@ -133,11 +136,12 @@ async def _end_when_idle(server: _Server, participant: Served, idle: float) -> N
 class _Server(uvicorn.Server):
     """Uvicorn, except that it says when it is ready and leaves signals to us."""
 
-    when_ready: Callable[[], None]
+    when_ready: Callable[[], None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self.when_ready()
+        if self.when_ready is not None:
+            self.when_ready()
         if not gc.isenabled():  # whoever had us started was in a hurry
             gc.freeze()  # what was imported stays, and need not be looked through again
             gc.enable()
@@ -145,6 +149,11 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def server_of(app: object, listen: Listen | None = None) -> uvicorn.Server:
+    """A server of an application, which leaves signals to whoever runs it."""
+    return _Server(_config(app, listen or Listen()))
 
 
 def _config(app: object, listen: Listen) -> uvicorn.Config:

@@ -15,6 +15,7 @@ from dataflow.datasets import Dataset, Replica
 from dataflow.errors import SiteRefused
 from dataflow.execution.events import Errand, Event, JobCreated, SiteAccess
 from dataflow.execution.tally import Figure
+from dataflow.participant.notebooks import Notebooks
 from dataflow.sites import Site, Topology
 from dataflow.stores import Store
 
@@ -25,6 +26,14 @@ class KnowsOwners(Protocol):
 
     def owner(self, order: str) -> str | None:
         """The user of an order; ``None`` if the order is not known."""
+
+
+@runtime_checkable
+class RunsNotebooks(Protocol):
+    """A participant at whose site notebooks run."""
+
+    @property
+    def notebooks(self) -> Notebooks: ...
 
 
 class Served(Protocol):

@@ -1,4 +1,4 @@
-"""Where an agent is, as the Pods see it that are to find its scheduler."""
+"""Where an agent is, as those see it that are to find it: Pods, and other hosts of its site."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import psutil
+
+from dataflow.config.records import Backend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,3 +72,23 @@ def tls_address(host: str, port: int) -> str:
     'tls://[fd00::1]:8786'
     """
     return f"tls://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def inner_host(backend: Backend, *, elsewhere: bool) -> str:
+    """The address of this host by which those that run notebooks reach it.
+
+    Parameters
+    ----------
+    elsewhere
+        Whether they run on other hosts; otherwise nobody else can reach it.
+    """
+    if not elsewhere:
+        return "127.0.0.1"
+    settings = backend.settings
+    name = getattr(settings, "scheduler_interface", None) or getattr(settings, "interface", None)
+    for one in psutil.net_if_addrs().get(name or "", ()):
+        if one.family == socket.AF_INET:
+            return str(one.address)
+    from distributed.utils import get_ip
+
+    return str(get_ip())  # type: ignore[no-untyped-call]

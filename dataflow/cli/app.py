@@ -12,10 +12,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from dataflow.cli import running
+from dataflow.cli.entry import (
+    FAILED,
+    REFUSED,
+    UNREACHABLE,
+    USAGE,
+    AsJson,
+    Globals,
+    Tags,
+    pairs,
+    session,
+)
 from dataflow.errors import (
     ConfigError,
     DataflowError,
@@ -24,10 +36,6 @@ from dataflow.errors import (
     SiteUnreachable,
 )
 
-if TYPE_CHECKING:
-    from dataflow.session import Session
-
-FAILED, USAGE, UNREACHABLE, REFUSED = 1, 2, 3, 4
 #: Exit code of an error: the first class in this list that it belongs to decides.
 _CODES: Sequence[tuple[type[DataflowError], int]] = (
     (SiteUnreachable, UNREACHABLE),
@@ -47,18 +55,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # drawing help with rich takes longer than all the rest
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Tags = Annotated[
-    list[str] | None, typer.Option("--tag", "-t", metavar="NAME=VALUE", help="May be repeated.")
-]
-
-
-class _Globals:
-    """What is said before the command's name."""
-
-    sites: Path | None = None
-    debug: bool = False
 
 
 def _version(wanted: bool) -> None:
@@ -87,7 +83,7 @@ def _before(
         typer.Option("--version", help="Show the version.", is_eager=True, callback=_version),
     ] = False,
 ) -> None:
-    _Globals.sites, _Globals.debug = sites, debug
+    Globals.sites, Globals.debug = sites, debug
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -95,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         app(args=list(arguments) if arguments is not None else None)
     except DataflowError as error:
-        if _Globals.debug:
+        if Globals.debug:
             raise
         leave(error)
     except BrokenPipeError:  # the reader of a pipe had enough, as `head` does
@@ -110,22 +106,6 @@ def leave(error: DataflowError) -> NoReturn:
     sys.exit(next(code for cls, code in _CODES if isinstance(error, cls)))
 
 
-def _session() -> Session:
-    from dataflow.session import connect
-
-    return connect(_Globals.sites)
-
-
-def _pairs(tags: Sequence[str] | None) -> dict[str, str]:
-    found = {}
-    for tag in tags or ():
-        name, mark, value = tag.partition("=")
-        if not mark or not name:
-            raise typer.BadParameter(f"{tag!r} is not NAME=VALUE")
-        found[name] = value
-    return found
-
-
 # --- looking ----------------------------------------------------------------------------------
 
 
@@ -135,8 +115,8 @@ def sites(json: AsJson = False) -> None:
     from dataflow._quantities import format_bytes
     from dataflow.cli import tables
 
-    with _session() as session:
-        topology = session.topology()
+    with session() as opened:
+        topology = opened.topology()
     if json:
         tables.documents(topology)
         return
@@ -171,9 +151,9 @@ def datasets(
     from dataflow._quantities import format_bytes
     from dataflow.cli import tables
 
-    asked: dict[str, Any] = {"tags": _pairs(tag) or None, "text": text, "owner": owner}
-    with _session() as session:
-        found = list(session.datasets(**asked, site=site))
+    asked: dict[str, Any] = {"tags": pairs(tag) or None, "text": text, "owner": owner}
+    with session() as opened:
+        found = list(opened.datasets(**asked, site=site))
     if json:
         tables.documents(found)
         return
@@ -201,8 +181,8 @@ def jobs(json: AsJson = False) -> None:
     """List jobs, newest first."""
     from dataflow.cli import tables
 
-    with _session() as session:
-        found = list(session.jobs())
+    with session() as opened:
+        found = list(opened.jobs())
     if json:
         tables.documents(found)
         return
@@ -233,8 +213,8 @@ def job(
     """Show one job, its journal, or cancel it."""
     from dataflow.cli import tables
 
-    with _session() as session:
-        handle = session.job(id)
+    with session() as opened:
+        handle = opened.job(id)
         if cancel:
             handle.cancel()
         journal = list(handle.events()) if events else []
@@ -278,8 +258,8 @@ def ledger(id: Annotated[str, typer.Argument(help="The job's id.")], json: AsJso
     from dataflow._quantities import format_bytes
     from dataflow.cli import tables
 
-    with _session() as session:
-        found = list(session.ledger(id))
+    with session() as opened:
+        found = list(opened.ledger(id))
     if json:
         tables.documents(found)
         return
@@ -314,7 +294,7 @@ def doctor(
         raise typer.BadParameter("give one file, by --config or by --sites")
     from dataflow.cli.doctor import run
 
-    run(config or sites or _Globals.sites, json=json)
+    run(config or sites or Globals.sites, json=json)
 
 
 @app.command()
@@ -375,8 +355,8 @@ def agreements(
     """What owners grant, as far as you may know of it."""
     from dataflow.cli import tables
 
-    with _session() as session:
-        found = session.agreements(site)
+    with session() as opened:
+        found = opened.agreements(site)
     if json:
         tables.documents(found)
         return
@@ -436,9 +416,9 @@ def register(
     """Make a dataset of data that stays where it is."""
     from dataflow.cli import tables
 
-    tags = _pairs(tag)
-    with _session() as session:
-        dataset = session.register(url, name=name, tags=tags, variable=variable)
+    tags = pairs(tag)
+    with session() as opened:
+        dataset = opened.register(url, name=name, tags=tags, variable=variable)
     if json:
         tables.documents(dataset)
     else:
@@ -476,7 +456,10 @@ def agent(
         socket=socket,
         state=state,
         tokens=tokens,
-        debug=_Globals.debug,
+        debug=Globals.debug,
         detach=detach,
         idle=idle,
     )
+
+
+running.add_to(app)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -85,3 +86,17 @@ def _cell(value: object) -> str:
     if isinstance(value, list | tuple | set | frozenset):
         return escape(", ".join(str(part) for part in value))
     return escape(str(value))
+
+
+@contextmanager
+def progress(total: int, what: str, *, shown: bool = True) -> Iterator[Callable[[str], None]]:
+    """A bar on stderr, where that is a terminal; what it gives is called after each step."""
+    if not shown or not sys.stderr.isatty():
+        yield lambda said: None
+        return
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[said]}"), console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total, said="")
+        yield lambda said: bar.update(task, advance=1, said=escape(said))

@@ -162,6 +162,17 @@ class AgentClient:
         seconds = self._way.timeout + nbytes / SLOWEST
         await self._way.ask("GET", "/v1/probe", query={"nbytes": nbytes}, seconds=seconds)
 
+    async def cells(self, run: str, since: int, wait: float) -> Mapping[str, Any]:
+        """Cells that a notebook there has executed, as :class:`.Cells` is a document.
+
+        Raises
+        ------
+        UnknownJob
+            If no such run is there (any more).
+        """
+        path = f"/v1/runs/{segment(run)}/cells"
+        return await self._way.poll(path, dict[str, Any], wait, since=since)
+
     # --- agreements ---------------------------------------------------------------------------
 
     async def agreements(self) -> list[Agreement]:

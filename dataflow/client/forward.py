@@ -7,8 +7,11 @@ on showing a token there, and nobody else may come to listen where they do.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import structlog
@@ -31,10 +34,10 @@ class Forward:
         self._closed = False
         self.port = 0
 
-    async def open(self) -> int:
+    async def open(self, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> int:
         """Begin to listen; the port, which is the same for good."""
         if self._server is None:
-            self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+            self._server = await asyncio.start_server(self._carry, host, 0, ssl=tls)
             self.port = int(self._server.sockets[0].getsockname()[1])
         return self.port
 
@@ -84,3 +87,17 @@ async def _pump(source: Any, target: Any) -> None:
         await target.drain()
     with suppress(OSError, NotImplementedError):
         target.write_eof()
+
+
+def inner_tls(certificate: str, key: str, *, server: bool) -> ssl.SSLContext:
+    """TLS between two that have the same certificate and key (PEM), and nobody else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # it names no host: to have its key is what counts
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=certificate)
+    with TemporaryDirectory() as folder:  # the library reads files only; mode 0700
+        file = Path(folder) / "pair.pem"
+        file.touch(mode=0o600)
+        file.write_text(certificate + key)
+        context.load_cert_chain(file)
+    return context

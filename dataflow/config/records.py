@@ -91,13 +91,15 @@ class PeerAddress:
     """An agent to join the federation by, and the *name* of the token to show it.
 
     ``site`` is its name where the file gives one; one address is enough to learn the others.
-    ``ssh`` is there if the address begins with ``ssh://``.
+    ``ssh`` is there if the address begins with ``ssh://``. ``only`` this address leads there from
+    here, whatever the agent says of itself.
     """
 
     address: str
     credentials: str | None = None
     site: str | None = None
     ssh: SshAccess | None = None
+    only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import shutil
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from dataflow.errors import (
 from dataflow.execution.commands import ended_with
 from dataflow.execution.failures import Broken, broken, failure_of, text_of
 from dataflow.execution.inputs import Lying, path_of
+from dataflow.execution.invitation import Invitation, is_notebook, write_invitation
 from dataflow.execution.programs import Accounting, Demanded, Program, ProgramStatus
 from dataflow.execution.staging import (
     QUOTED_NBYTES,
@@ -68,6 +70,8 @@ class Programs:
         Gets the record of a run whenever it changes.
     stored
         Gets the manifest of a result when it is committed, and the seconds that it took.
+    invite
+        What a notebook of this order may show to the agent; without it none is run.
     """
 
     def __init__(
@@ -76,7 +80,9 @@ class Programs:
         order: str,
         tell: Tell,
         stored: Callable[[Manifest, float], None],
+        invite: Callable[[], Awaitable[Invitation]] | None = None,
     ) -> None:
+        self._invite = invite
         self._ability, self._order = ability, order
         self._tell_about, self._stored = tell, stored
         self._accounts: list[asyncio.Task[None]] = []
@@ -192,8 +198,9 @@ class Programs:
 
     async def _staged(self, work: Work, demanded: Demanded) -> Staged:
         program = replace(self._known[work.step.key], demanded=demanded)
+        invitation = await self._invitation(work)
         try:
-            staged = await asyncio.to_thread(_stage, work, program)
+            staged = await asyncio.to_thread(_stage, work, program, invitation)
         except SiteRefused:
             raise
         except DataflowError as error:
@@ -206,6 +213,13 @@ class Programs:
             ) from error
         self._tell(replace(program, files=staged.files))
         return staged
+
+    async def _invitation(self, work: Work) -> Invitation | None:
+        if not is_notebook(work.step.operation):
+            return None
+        if self._invite is None:
+            raise SiteRefused(work.site, "no notebooks are run here")
+        return await self._invite()
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -281,7 +295,7 @@ def accounting_of(record: Accounted) -> Accounting:
     )
 
 
-def _stage(work: Work, program: Program) -> Staged:
+def _stage(work: Work, program: Program, invitation: Invitation | None = None) -> Staged:
     """Make the directory of a run, unless an earlier process has; in a thread.
 
     Raises
@@ -293,6 +307,8 @@ def _stage(work: Work, program: Program) -> Staged:
     """
     directory = Path(program.directory)
     record = directory / OURS / _RECORD
+    if invitation is not None:  # anew for what runs already, too: an agent's port changes
+        write_invitation(invitation, directory, sys.executable)
     if record.is_file():  # it may be in the queue, or have ended meanwhile
         known = from_json(Program, record.read_bytes())
         outputs = [directory / name for name in _outputs(work)]

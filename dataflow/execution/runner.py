@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -41,7 +42,7 @@ from dataflow.execution.release_run import OwnRecords, run_release
 from dataflow.execution.segment_run import run_segment
 from dataflow.execution.tally import Tally
 from dataflow.execution.transfer_run import run_transfer
-from dataflow.execution.workplace import Workplace, as_broken
+from dataflow.execution.workplace import Invite, Workplace, as_broken
 from dataflow.graph.verify import forged
 from dataflow.sites import Site
 from dataflow.storage.transfer import Source
@@ -108,6 +109,9 @@ class SiteRunner:
         business of this class.
     own
         The site's own records; without them no copy is given up.
+    runs, invite
+        Where notebooks run that no batch system runs, and what they may show to the agent; without
+        them none is run.
     """
 
     def __init__(
@@ -123,6 +127,8 @@ class SiteRunner:
         new_attempt: Callable[[], str],
         admit: Callable[[Order], Order] | None = None,
         own: OwnRecords | None = None,
+        runs: Path | None = None,
+        invite: Invite | None = None,
     ) -> None:
         self.name = site.name
         self._admit, self._own = admit or _admit_to(site), own
@@ -136,6 +142,8 @@ class SiteRunner:
             publish=publish,
             clock=clock,
             new_attempt=new_attempt,
+            runs=runs,
+            invite=invite,
         )
         self._orders: dict[str, _Running] = {}
         #: When orders ended, and their ids; oldest first.
@@ -222,6 +230,11 @@ class SiteRunner:
         """The user of an order; ``None`` if the order is not known."""
         running = self._orders.get(order)
         return running.order.user if running is not None else None
+
+    def underway(self, order: str) -> bool:
+        """Whether an order is being carried out now."""
+        running = self._orders.get(order)
+        return running is not None and not running.ended
 
     async def give_code(self, code: str, payload: bytes) -> None:
         """Keep the payload of an operation; it is never opened here."""

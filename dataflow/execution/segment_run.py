@@ -29,6 +29,7 @@ from dataflow.execution.events import Ran, Report, SegmentOrder, Stored
 from dataflow.execution.failures import Broken, broken, text_of
 from dataflow.execution.futures import NeverBegun, Tasks, end_stuck
 from dataflow.execution.inputs import Lying
+from dataflow.execution.invitation import is_notebook
 from dataflow.execution.program_run import Programs
 from dataflow.execution.programs import Program, ProgramStatus
 from dataflow.execution.to_dask import Outcome, Place, Work
@@ -70,10 +71,13 @@ class _Segment:
         self.claimed: set[str] = set()
         #: Workers that were lost with our tasks in their queue.
         self.lost = 0
-        ability = workplace.backend.programs
-        #: Who runs shell commands without a worker, where the site can.
-        self.programs = (
-            Programs(ability, order.id, self._ran, self._made_by_program) if ability else None
+        #: Who runs shell commands without a worker, where the site can; notebooks everywhere.
+        self.programs = Programs(
+            workplace.backend.programs or workplace.processes,
+            order.id,
+            self._ran,
+            self._made_by_program,
+            functools.partial(workplace.invite, order),
         )
         #: Runs of commands by key, as they were last told.
         self.runs: dict[str, Program] = {}
@@ -82,11 +86,9 @@ class _Segment:
         """Make all that the order asks for."""
         try:
             await self._outputs()
-            if self.programs is not None:
-                await self.programs.accounted()
+            await self.programs.accounted()
         finally:
-            if self.programs is not None:
-                await self.programs.close()
+            await self.programs.close()
 
     async def _outputs(self) -> None:
         self.place = await self.workplace.place()
@@ -156,8 +158,6 @@ class _Segment:
 
         Those that need no other command go first, after what they read was made.
         """
-        if self.programs is None:
-            return
         while commands := self._first_commands(wanted):
             for manifest in await asyncio.gather(*map(self.workplace.find, commands)):
                 if manifest is not None:
@@ -177,12 +177,18 @@ class _Segment:
     def _first_commands(self, wanted: Collection[str]) -> list[str]:
         """Commands that have to be run, and need no other one that has to be."""
         needed = self._needed([key for key in wanted if key not in self.stored])
-        commands = [key for key in needed if self.steps[key].operation.command]
+        commands = [key for key in needed if self._is_program(key)]
         return sorted(
             key
             for key in commands
-            if not any(self.steps[k].operation.command for k in self._needed([key]) - {key})
+            if not any(self._is_program(k) for k in self._needed([key]) - {key})
         )
+
+    def _is_program(self, key: str) -> bool:
+        """Whether a step is run by itself, without a worker."""
+        operation = self.steps[key].operation
+        able = self.workplace.backend.programs is not None
+        return is_notebook(operation) or (able and bool(operation.command))
 
     def _made_by_program(self, manifest: Manifest, seconds: float) -> None:
         self._report(manifest, seconds=seconds)

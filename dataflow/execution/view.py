@@ -11,7 +11,7 @@ from dataflow.errors import from_document
 from dataflow.execution.events import ErrorDocument, JobStatus
 from dataflow.execution.programs import Program, away
 from dataflow.execution.replies import Reply, replies_of
-from dataflow.execution.state import JobState
+from dataflow.execution.state import ENDS, JobState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,11 @@ class JobView:
     message: str = ""
     programs: tuple[Program, ...] = ()
     replies: tuple[Reply, ...] = ()
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.status in ENDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

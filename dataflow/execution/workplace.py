@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import structlog
 
 from dataflow.backends.base import Backend
+from dataflow.backends.processes import ProcessPrograms
 from dataflow.datasets import Kind, Replica
-from dataflow.errors import ConfigError, DataflowError, StorageError, UnsafeStore
+from dataflow.errors import ConfigError, DataflowError, SiteRefused, StorageError, UnsafeStore
 from dataflow.execution.code import CodeStore
-from dataflow.execution.events import Errand
+from dataflow.execution.events import Errand, SegmentOrder
 from dataflow.execution.failures import Broken, broken, text_of
 from dataflow.execution.futures import Begun
 from dataflow.execution.inputs import Lying
+from dataflow.execution.invitation import Invitation
 from dataflow.execution.to_dask import Place
 from dataflow.sites import Site
 from dataflow.storage.credentials import resolve
@@ -30,6 +33,9 @@ log = structlog.get_logger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+#: What a notebook of an order may show; ``None`` where nobody would answer it.
+Invite = Callable[[SegmentOrder], Awaitable[Invitation | None]]
 
 
 def claim_of(area: Area, key: str, at: str = "") -> str:
@@ -80,8 +86,13 @@ class Workplace:
         publish: Callable[[Sequence[Any]], None],
         clock: Callable[[], float],
         new_attempt: Callable[[], str],
+        runs: Path | None = None,
+        invite: Invite | None = None,
     ) -> None:
         self.site = site
+        #: Who runs notebooks where the backend runs no programs by itself.
+        self.processes = ProcessPrograms(runs or Path("runs").absolute())
+        self._invite = invite if runs is not None else None
         self.backend, self.code = backend, code
         self.source_of, self.clock, self.new_attempt = source_of, clock, new_attempt
         self.claims = Claims()
@@ -90,6 +101,20 @@ class Workplace:
         self._safe: set[str] = set()
         self._checking = asyncio.Lock()
         self._later: set[asyncio.Task[None]] = set()
+
+    async def invite(self, order: SegmentOrder) -> Invitation:
+        """What a notebook of an order may show to the agent of this site.
+
+        Raises
+        ------
+        Broken
+            If no notebooks are run here.
+        """
+        found = await self._invite(order) if self._invite is not None else None
+        if found is None:
+            reason = "nobody here answers to notebooks that run here: its agent does, no session"
+            raise broken(SiteRefused(self.site.name, reason), "site")
+        return found
 
     # --- stores ---------------------------------------------------------------------------------
 

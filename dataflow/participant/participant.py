@@ -23,6 +23,7 @@ import structlog
 from dataflow.agreements import Agreement
 from dataflow.backends.base import Backend
 from dataflow.backends.make import make_backend
+from dataflow.backends.surroundings import inner_host
 from dataflow.catalog.entries import (
     Peer,
     TagSet,
@@ -36,6 +37,7 @@ from dataflow.catalog.sync import Sync
 from dataflow.client.ssh import SshReach
 from dataflow.config import Federation
 from dataflow.datasets import Dataset, Replica
+from dataflow.documents import from_document
 from dataflow.errors import (
     DataflowError,
     UnknownDataset,
@@ -59,6 +61,7 @@ from dataflow.participant.jobs import Jobs, What
 from dataflow.participant.learning import Learning
 from dataflow.participant.loading import Loading, loads_of
 from dataflow.participant.measuring import Measuring
+from dataflow.participant.notebooks import Cells, Invite, Notebooks
 from dataflow.participant.opened import Opened
 from dataflow.participant.planner import Planner
 from dataflow.participant.refusals import Refusals
@@ -140,6 +143,9 @@ class Participant:
         self.audit = Audit(self.state_dir / AUDIT_FILE, clock)
         self._refusals = Refusals(self.audit, clock)
         self.gate = Gate(self.site, self.records, self.audit, clock, self._installed)
+        runs = self.state_dir / "runs"
+        able = self._backend.programs
+        self.notebooks = Notebooks(self.name, [runs] if able is None else [able.runs.absolute()])
         self._runner = SiteRunner(
             site=self.site,
             stores=lambda: self.opened.all,
@@ -150,6 +156,8 @@ class Participant:
             clock=clock,
             new_attempt=lambda: secrets.token_hex(8),
             admit=self.gate.order,
+            runs=runs,
+            invite=self.notebooks.invite,
             own=OwnRecords(
                 datasets=self._own_datasets,
                 replicas=lambda: [r for r in self.records.replicas() if r.site == self.name],
@@ -326,6 +334,27 @@ class Participant:
     def busy(self) -> bool:
         """Whether a job or an order is under way here."""
         return self.coordinator.busy or self._runner.busy
+
+    # --- notebooks ------------------------------------------------------------------------------
+
+    @property
+    def inner_host(self) -> str:
+        """The address of this host by which notebooks that run at this site reach it."""
+        return inner_host(self.federation.backend, elsewhere=self._backend.programs is not None)
+
+    def answered_by(self, invite: Invite | None) -> None:
+        """From now on notebooks that run here get their invitations there."""
+        self.notebooks.answered_by = invite
+
+    def underway(self, order: str) -> str | None:
+        """The user of an order that runs here now; ``None`` of any other."""
+        return self._runner.owner(order) if self._runner.underway(order) else None
+
+    async def cells(self, site: str, run: str, since: int, wait: float) -> Cells:
+        """Cells that a notebook at a site has executed; see :meth:`.Notebooks.cells`."""
+        if site == self.name:
+            return await self.notebooks.cells(run, since, wait)
+        return from_document(Cells, await self.ways.to(site).cells(run, since, wait))
 
     # --- agreements ---------------------------------------------------------------------------
 

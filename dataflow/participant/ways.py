@@ -55,6 +55,7 @@ class Ways:
         self._named = {peer.address.rstrip("/"): peer.credentials for peer in federation.peers}
         self._by_site = {peer.site: peer.address for peer in federation.peers if peer.site}
         self._ssh = dict(reaching(federation) if reaches is None else reaches)
+        self._only = {peer.site for peer in federation.peers if peer.only}
         self._clients: dict[tuple[str, str], AgentClient] = {}
         self._patience: dict[str, Patience] = {}
 
@@ -97,8 +98,8 @@ class Ways:
         record = self._topology().site_by_name.get(site)
         named = self._by_site.get(site)
         # What such an agent says of itself, a socket or a port on its own host, leads nowhere here.
-        ssh = named if named is not None and named.rstrip("/") in self._ssh else None
-        address = ssh or (record.address if record else None) or named
+        only = named if named is not None and (site in self._only or self.by_ssh(site)) else None
+        address = only or (record.address if record else None) or named
         if not address:
             raise SiteUnreachable(site, "it is not known where its agent answers")
         try:

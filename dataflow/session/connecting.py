@@ -20,6 +20,7 @@ from dataflow.config import (
     state_directory,
 )
 from dataflow.errors import ConfigError
+from dataflow.session import joined
 from dataflow.session.reaching import Reaching
 from dataflow.sites import Site
 from dataflow.stores import Store
@@ -54,6 +55,10 @@ def connect(
     user
         In whose name; default the account's.
 
+    In a notebook that runs at a site as part of a job (``papermill --engine dataflow``) none of
+    this counts: the session is with the agent of that site, in the name of whoever sent the
+    notebook, and its jobs have the tag ``notebook`` with the id of that job.
+
     A session of this process over the same state directory is closed first, so that a cell may be
     run again.
 
@@ -68,9 +73,13 @@ def connect(
     >>> session = connect("sites.yaml", user="anna")    # doctest: +SKIP
     """
     _quiet()
+    invited = joined.invitation()
     settings = None if path is not None else read_settings()
     path = path if settings is None else settings.site_file
-    if path is not None:
+    if invited is not None:
+        federation = joined.federation(invited)
+        user = invited.user
+    elif path is not None:
         federation = read_site_file(path)
         if not federation.sites and not federation.peers:
             raise ConfigError("names no site: say site:, sites: or peers:", str(path))
@@ -89,6 +98,8 @@ def connect(
     except BaseException:
         reaching.close()
         raise
+    if invited is not None:
+        session.job_tags = {joined.TAG: invited.job}
     _by_state[federation.state] = session
     _latest[:] = [weakref.ref(session)]
     return session

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from dataflow.execution.replies import Reply
 from dataflow.execution.state import JobState, apply, begin, replay
 from dataflow.execution.view import JobView, view_of
 from dataflow.placement.plan import Plan
+from dataflow.session.attaching import how_to_come_back
 from dataflow.session.listings import Ledger, Logs, Programs
 
 if TYPE_CHECKING:
@@ -123,7 +124,11 @@ class Job:
             If its coordinator does not answer for a minute, or longer where roads are slow; the
             job goes on when it is back.
         """
-        return self._session._run(self._wait(timeout))
+        try:
+            return self._session._run(self._wait(timeout))
+        except KeyboardInterrupt:
+            print(how_to_come_back(self.id))
+            raise
 
     def result(self, timeout: float | None = None) -> Any:
         """What it computed; a list if several results were asked for.
@@ -144,6 +149,10 @@ class Job:
             raise from_document(state.error)
         values = [self._open(state, key) for key in state.plan.outputs]
         return values[0] if len(values) == 1 else values
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """What it computed, as :meth:`result`; the loop of whoever waits goes on meanwhile."""
+        return asyncio.to_thread(self.result).__await__()
 
     def cancel(self) -> None:
         """Stop it; what is stored stays."""

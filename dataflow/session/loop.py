@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -66,6 +67,16 @@ class LoopThread:
             return
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+
+async def entered(context: AbstractAsyncContextManager[T]) -> T:
+    """Enter a context on the loop that runs this."""
+    return await context.__aenter__()
+
+
+async def left(context: AbstractAsyncContextManager[Any]) -> None:
+    """Leave it again."""
+    await context.__aexit__(None, None, None)
 
 
 def _finish(loop: asyncio.AbstractEventLoop) -> None:

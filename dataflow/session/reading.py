@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
@@ -80,6 +81,15 @@ def read(
         except (SiteError, UnknownDataset, UnreadableDataset, StorageError) as error:
             last = error
     raise last
+
+
+def signed(opened: Any, dataset: Dataset) -> Any:
+    """What was opened, with its origin for ``.flow`` where that is an xarray object."""
+    if "xarray" not in sys.modules:  # then it is none
+        return opened
+    from dataflow.session.accessor import marked
+
+    return marked(opened, dataset)
 
 
 def _opened(

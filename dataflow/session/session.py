@@ -6,7 +6,8 @@ import asyncio
 import atexit
 import secrets
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,14 +28,16 @@ from dataflow.graph.graph import Graph, of_dataset
 from dataflow.graph.hiding import without_columns
 from dataflow.graph.operation import Functions
 from dataflow.participant import Participant
+from dataflow.participant.notebooks import Cells
 from dataflow.participant.owners import Asking
 from dataflow.placement.plan import Keep, Plan
 from dataflow.policy.archetype import Wish
 from dataflow.policy.scope import Scope
 from dataflow.policy.table import Verdicts
-from dataflow.session import again, arguments, reading, registering, trying
+from dataflow.session import again, arguments, attaching, reading, registering, trying
 from dataflow.session.jobs import Job
 from dataflow.session.listings import Jobs, Ledger
+from dataflow.session.loop import entered, left
 from dataflow.session.promises import Promises
 from dataflow.session.reaching import Reaching
 from dataflow.session.submitting import Payloads, submit
@@ -63,6 +66,8 @@ class Session:
 
     def __init__(self, federation: Federation, settings: Settings, reaching: Reaching) -> None:
         self.user = settings.user
+        #: What all jobs of this session are tagged with.
+        self.job_tags: dict[str, str] = {}
         self._settings = settings
         hiding = without_columns  # plans may put it in where nobody asked for it
         self._functions: dict[str, Functions] = {hiding.operation.code: hiding.functions}
@@ -106,6 +111,25 @@ class Session:
             work.close()
             self._must_be_open()
         self._loop.begin(work)
+
+    @property
+    def participant(self) -> Participant:
+        """What is behind this session, for faces of the toolkit; asynchronous, on its own loop."""
+        self._must_be_open()
+        return self._participant
+
+    def cells(self, site: str, run: str, since: int, wait: float) -> Cells:
+        """Cells that a notebook at a site has executed; see :meth:`.Notebooks.cells`."""
+        return self._run(self._participant.cells(site, run, since, wait))
+
+    @contextmanager
+    def held(self, context: AbstractAsyncContextManager[Any]) -> Iterator[None]:
+        """While this holds, something holds on the participant's loop."""
+        self._run(entered(context))
+        try:
+            yield
+        finally:
+            self._run(left(context))
 
     def _snapshot(self) -> Snapshot:
         self._must_be_open()
@@ -283,7 +307,8 @@ class Session:
         lazy: bool = True,
     ) -> Any:
         errand = Errand(job=job, user=self.user, request=request or Request())
-        return reading.read(self._participant, self._loop, dataset, copies, errand, lazy=lazy)
+        found = reading.read(self._participant, self._loop, dataset, copies, errand, lazy=lazy)
+        return reading.signed(found, dataset)
 
     # --- plans -----------------------------------------------------------------------------------
 
@@ -496,6 +521,7 @@ class Session:
         retries: int | None = None,
         time_limit: float | None = None,
         coordinator: str | None = None,
+        attach: bool | None = None,
     ) -> Job:
         """Run a plan (or plan a graph, and run that); returns at once.
 
@@ -513,6 +539,9 @@ class Session:
             Seconds after which the job is ended.
         coordinator
             Site that keeps the job, instead.
+        attach
+            Whether a job of yours that is making the same results under the same tags is given
+            instead, and that is said; default in notebooks, where a cell is run again.
 
         Raises
         ------
@@ -520,12 +549,18 @@ class Session:
             If no site that could keep the job answers.
         """
         planned = plan if isinstance(plan, Plan) else self.plan(plan)
+        words = {**self.job_tags, **arguments.words(tags, "tags")}
+        if attaching.in_notebook() if attach is None else attach:
+            known = attaching.running(self.jobs(), planned, self.user, words)
+            if known is not None:
+                print(attaching.attached_to(known))
+                return Job(self, known.id)
         settings = self._settings
         created = JobCreated(
             job=secrets.token_hex(8),
             plan=planned,
             user=self.user,
-            tags=arguments.words(tags, "tags"),
+            tags=words,
             retries=settings.retries if retries is None else retries,
             time_limit=settings.time_limit if time_limit is None else time_limit,
             time=time.time(),

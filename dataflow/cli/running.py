@@ -1,0 +1,144 @@
+"""Commands that plan and run: ``plan``, ``run``, ``why`` and ``batch``; parts of ``dataflow``."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dataflow.cli.entry import FAILED, AsJson, Tags, pairs, session, site_file
+
+if TYPE_CHECKING:
+    from dataflow.session.jobs import Job
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE.py[:FUNCTION]",
+        help="A function (default: graph) that gets the session and gives a graph.",
+    ),
+]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Of the function."),
+]
+Scope = Annotated[str | None, typer.Option(help="Where, as in a notebook: {parity: uva}.")]
+Objective = Annotated[
+    str, typer.Option(metavar="balanced|time|bytes|money|energy", help="What is to be least.")
+]
+
+
+def plan(
+    source: Source,
+    parameter: Parameters = None,
+    scope: Scope = None,
+    objective: Objective = "balanced",
+    json: AsJson = False,
+) -> None:
+    """Show where each step of a graph would run, what would move, and what it would cost."""
+    from dataflow.cli import tables
+    from dataflow.cli.graphs import graph_of
+
+    with session() as opened:
+        graph = graph_of(source, opened, pairs(parameter))
+        made = opened.plan(graph, scope=scope, objective=objective)
+    if json:
+        tables.documents(made)
+    else:
+        print(made.table())
+
+
+def run(
+    source: Source,
+    parameter: Parameters = None,
+    scope: Scope = None,
+    objective: Objective = "balanced",
+    tag: Tags = None,
+    wait: Annotated[bool, typer.Option(help="Until it has ended; a bar shows how far.")] = True,
+    json: AsJson = False,
+) -> None:
+    """Run a graph; what is stored already is not computed again."""
+    from dataflow.cli import tables
+    from dataflow.cli.graphs import graph_of
+    from dataflow.errors import from_document
+
+    with session() as opened:
+        graph = graph_of(source, opened, pairs(parameter))
+        made = opened.plan(graph, scope=scope, objective=objective)
+        job = opened.submit(made, tags=pairs(tag))
+        if wait:
+            _followed(job, quiet=json)
+        view = job.view()
+    if json:
+        tables.documents(view)
+    else:
+        results = ", ".join(f"{one.site}/{one.name}" for one in view.results.values())
+        print(f"job {view.id} {view.status}{f': {results}' if results else ''}")
+    if view.error is not None:
+        raise from_document(view.error)
+    if wait and view.status != "done":
+        raise typer.Exit(FAILED)
+
+
+def _followed(job: Job, *, quiet: bool) -> None:
+    from dataflow.cli import tables
+
+    view = job.view()
+    with tables.progress(view.total, "steps and copies", shown=not quiet) as step:
+        done = 0
+        try:
+            while not view.over:
+                with suppress(TimeoutError):
+                    job.wait(1.0)
+                view = job.view()
+                for _ in range(view.done - done):
+                    step(view.message)
+                done = max(done, view.done)
+        except KeyboardInterrupt:
+            print(f"`dataflow job {job.id}` shows it", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+
+def why(
+    id: Annotated[str, typer.Argument(help="A job.")],
+    step: Annotated[str | None, typer.Argument(help="Label of a step; default: all.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Say why each step of a job runs where it runs, and what would change that."""
+    from dataflow.cli import tables
+
+    with session() as opened:
+        made = opened.job(id).plan
+        labels = [made.label(one.key) for one in made.assignments] if step is None else [step]
+        reasons = [made.why(label) for label in labels]
+    if json:
+        tables.documents(reasons)
+    else:
+        print("\n\n".join(repr(one) for one in reasons))
+
+
+def batch(
+    sweep: Annotated[Path, typer.Argument(help="Which notebooks, with which parameters (YAML).")],
+    parallel: Annotated[
+        int | None, typer.Option("--parallel", "-j", min=1, help="So many at a time.")
+    ] = None,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Say what would be run.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Run many notebooks by papermill, each where its data are; a table says what became of them.
+
+    Exit codes: 0 all done, 1 some failed, 2 a wrong file.
+    """
+    from dataflow.cli import batch as command
+
+    if not command.run(sweep, sites=site_file(), parallel=parallel, dry=dry, json_=json):
+        raise typer.Exit(FAILED)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make these commands of ``app``."""
+    for command in (plan, run, why, batch):
+        app.command()(command)
