@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dataflow._lazy import lazy
+
 if TYPE_CHECKING:
     from dataflow.session.connecting import connect, job
     from dataflow.session.jobs import Job
@@ -15,18 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Session", "connect", "job"]
 
-_LAZY = {"Job": "jobs", "Session": "session", "connect": "connecting", "job": "connecting"}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value: object = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(
+    __name__,
+    {"Job": "jobs", "Session": "session", "connect": "connecting", "job": "connecting"},
+)
