@@ -24,7 +24,7 @@ INSTALL = install() { \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint pytest docs bench oidc-provider bed e2e faults bed-down clean
+.PHONY: help demo test lint pytest docs bench oidc-provider bed lab faults bed-down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -63,7 +63,7 @@ oidc-provider: ## a real issuer of tokens, for its test (needs npm)
 bed: ## real sites on this machine (needs root)
 	hpc/testbed/bed-up --python "$$($(PYTHON) -c 'import sys; print(f"{sys.base_prefix}/bin/python3.{sys.version_info.minor}")')"
 
-e2e: $(DEV) ## a person's story in a real JupyterLab, in headless Chromium; pictures in e2e-out/
+lab: $(DEV) ## a person's story in a real JupyterLab, in headless Chromium; pictures in e2e-out/
 	DATAFLOW_E2E=1 E2E_PICTURES=e2e-out $(BIN)/python -m pytest tests/e2e $(ARGS)
 
 faults: $(DEV) ## kill, hang, cut and slow every part in every phase, on the bed; ARGS="--only agent:hang" (needs root)
