@@ -82,6 +82,7 @@ def said(file: Path) -> str:
     return "".join("".join(o.get("text", "")) for c in cells for o in c.get("outputs", ()))
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.slow
 def test_a_notebook_goes_to_half_a_gigabyte(bed: Bed, tmp_path: Path) -> None:
     host = bed.host("hpc")
