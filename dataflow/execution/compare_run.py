@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dataflow.datasets import Dataset, Reproduction
+from dataflow.datasets import Dataset, Replica, Reproduction
 from dataflow.errors import NotReproduced, SiteError, SiteRefused, UnknownDataset
 from dataflow.execution.events import Compared, CompareOrder, Errand, Report
 from dataflow.execution.failures import broken
@@ -21,6 +21,8 @@ Tell = Callable[[Report], None]
 
 #: Where Zarr keeps what a group says of itself, and so who made it, when and where.
 ROOT = "zarr.json"
+#: How long the other site's own record of its result may be on its way to us (s).
+HEARD_SECONDS, LOOK_SECONDS = 30.0, 0.1
 
 
 async def run_compare(
@@ -40,17 +42,21 @@ async def run_compare(
     found = [d for d in own.datasets(order.key) if d.site == here and d.lineage is not None]
     if manifest is None or not found:
         raise broken(UnknownDataset(order.key), "input")
+    second = await _heard(order, here, own)
     errand = Errand(job=order.job, user=order.user, request=order.request, to=here)
     try:
         differs = await _differing(
-            await _own(manifest, workplace), workplace.source_of(order.copy, errand)
+            await _own(manifest, workplace), workplace.source_of(second, errand)
         )
     except SiteError as error:
         raise broken(error, "site") from error
     except Exception as error:
         raise as_broken(error) from error
     result = found[0]
-    workplace.publish([_told(result, order, differs, workplace.clock())])
+    assert result.lineage is not None
+    said = result.lineage.reproduced
+    if said is None or not said.equal:  # what was proven stays proven
+        workplace.publish([_told(result, order, differs, workplace.clock())])
     tell(
         Compared(
             key=order.key,
@@ -62,6 +68,24 @@ async def run_compare(
     )
     if differs:
         raise broken(NotReproduced(result.name, here, order.copy.site, differs), "user")
+
+
+async def _heard(order: CompareOrder, here: str, own: OwnRecords) -> Replica:
+    """The result by the word of its own site; whoever gives the order proves nothing.
+
+    Raises
+    ------
+    Broken
+        If that site does not say that it has made it.
+    """
+    clock = asyncio.get_running_loop().time
+    limit = clock() + HEARD_SECONDS
+    while (second := own.second(order.copy)) is None:
+        if clock() > limit:
+            text = f"{order.copy.site} does not say that it has made {order.copy.url} in a run of its own"
+            raise broken(SiteRefused(here, text), "site")
+        await asyncio.sleep(LOOK_SECONDS)
+    return second
 
 
 def _told(result: Dataset, order: CompareOrder, differs: Sequence[str], now: float) -> Dataset:

@@ -32,12 +32,16 @@ class OwnRecords:
         The site's own stores.
     withdraw
         Takes a copy out of the catalog.
+    second
+        What the site of a result says of it itself, if it has made it; ``None`` if it does not, or
+        not yet.
     """
 
     datasets: Callable[[str], Sequence[Dataset]]
     replicas: Callable[[], Sequence[Replica]]
     stores: Callable[[], Sequence[Store]]
     withdraw: Callable[[Replica], None]
+    second: Callable[[Replica], Replica | None]
 
 
 async def run_release(

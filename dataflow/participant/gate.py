@@ -16,10 +16,12 @@ from dataflow.catalog.records import Records
 from dataflow.datasets import Dataset, Replica
 from dataflow.errors import NotGranted, SiteRefused
 from dataflow.execution.events import CompareOrder, Errand, Order, ReleaseOrder, SegmentOrder
+from dataflow.execution.invitation import NOTEBOOK, is_notebook
 from dataflow.graph import hiding
 from dataflow.graph.operation import Operation
 from dataflow.participant import proving
 from dataflow.participant.audit import Audit
+from dataflow.participant.owners import not_as_notebook
 from dataflow.policy.agreement import Asked, Denial, Grant
 from dataflow.policy.archetype import SHIPPED
 from dataflow.policy.rights import Reading, Right, Rows, Standing, follow, right_of, standing
@@ -79,9 +81,11 @@ class Gate:
         SiteRefused
             If a steward has not installed just these operations.
         """
+        minded = self.minds
+        if isinstance(order, CompareOrder) and minded:
+            self._second_run(order)
         if not isinstance(order, SegmentOrder):
             return order
-        minded = self.minds
         try:
             for key, replica in order.inputs.items():
                 if minded:
@@ -89,13 +93,14 @@ class Gate:
             rows, made_of = self._inputs(order, minded)
             rights = self._rights(order.user, order.request, rows) if minded else {}
             self._check_steps(order, rows, rights)
+            kept = self._with_origins(order, rows, made_of, rights)
         except (NotGranted, SiteRefused) as error:
             self._write(order.user, "segment", order.id, str(error), order.job, allowed=False)
             raise
         if rights or self._steward:
             clauses = {grant.clause for r in _flat(rights) for grant in r.grants[:1]}
             self._write(order.user, "segment", order.id, "; ".join(sorted(clauses)), order.job)
-        return self._with_origins(order, rows, made_of, rights)
+        return kept
 
     def still(self, order: Order) -> NotGranted | None:
         """Why an order that runs must end now: a relation that it rests on is gone.
@@ -126,6 +131,8 @@ class Gate:
             self._must_be_installed(step.operation, rights)
         if not rights:
             return
+        if order.request.type != NOTEBOOK and any(is_notebook(s.operation) for s in order.steps):
+            raise NotGranted({self._site.name: not_as_notebook(order.request.type)})
         readings = follow(order.steps, rows, rights)
         for step in order.steps:
             for key, applied in readings[step.key].reads.items():
@@ -188,8 +195,32 @@ class Gate:
             temporary=tuple(
                 step.key for step in order.steps if self._temporary(order, found[step.key])
             ),
-            unproven=proving.unproven(order, found, self._homes, self._archetypes),
+            unproven=proving.unproven(
+                order, found, self._homes, self._archetypes, self._waiting(order, rows)
+            ),
         )
+
+    def _waiting(self, order: SegmentOrder, rows: Mapping[str, Rows]) -> dict[str, str]:
+        """Inputs that are given out to nobody now, and why; of rows their owners are asked."""
+        me = self._site.name
+        found = {
+            key: proving.withheld(self._known(key), me, self._homes)
+            for key in order.inputs
+            if self.minds and not rows.get(key)
+        }
+        return {key: because for key, because in found.items() if because}
+
+    def _second_run(self, order: CompareOrder) -> None:
+        """Refuse to compare with the run of a site that the owners do not let run again."""
+        request, site = order.request, order.copy.site
+        asked = Asked(
+            user=order.user, type=request.type, purpose=request.purpose, time=self._clock()
+        )
+        _, origins = _carried(order.key, self._known(order.key))
+        because = proving.no_second(site, origins, lambda key: self._standing(key, asked))
+        if because:
+            self._write(order.user, "compare", order.id, because, order.job, allowed=False)
+            raise NotGranted({self._site.name: because})
 
     def _floors(
         self,
@@ -290,14 +321,15 @@ class Gate:
     ) -> bool:
         """Results go to whoever may still ask for them; or to all, if the maker's relation says so."""
         minded = False
-        because = proving.withheld(self._known(replica.key), self._site.name, self._homes)
+        known = self._known(replica.key)
+        because = proving.withheld(known, self._site.name, self._homes)
         for key in origins:
             found = self._standing(key, asked)
             if found is None:
                 continue
             minded = True
             grants = found.grants
-            if because and not proving.compares(reader.sites, found):
+            if because and not proving.compares(reader.sites, found, known):
                 self._refuse(reader, replica, f"{self._site.name}: {because}")
             if found.denial is not None:
                 grants = self._reusing(replica.key, key)

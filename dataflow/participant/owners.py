@@ -13,6 +13,7 @@ from dataflow.agreements import Archetype, Request
 from dataflow.catalog.snapshot import Snapshot
 from dataflow.datasets import Dataset, Replica
 from dataflow.errors import NotGranted
+from dataflow.execution.invitation import NOTEBOOK, is_notebook
 from dataflow.graph import hiding
 from dataflow.graph.graph import Graph
 from dataflow.graph.operation import Operation
@@ -177,6 +178,10 @@ def ask_owners(
     if not owners.standings:
         table = check(graph, {}, {})
         return Answer(graph=graph, request=request, verdicts=table, missing=missing)
+    if asking.type != NOTEBOOK and any(is_notebook(s.operation) for s in graph.steps.values()):
+        raise NotGranted(
+            {_name(owners, key): not_as_notebook(asking.type) for key in owners.standings}
+        )
     choice, woven, table = _chosen(graph, owners, asking, check, loads)
     return Answer(
         graph=woven.graph,
@@ -311,6 +316,11 @@ def _granted_part(graph: Graph, owners: _Owners, asking: Asking) -> tuple[Graph,
     if asking.strict or not left:
         raise NotGranted(refusals)
     return part_of(graph, left), missing
+
+
+def not_as_notebook(type: str) -> str:
+    """Why a notebook may not read what somebody minds, in a request of this type."""
+    return f"a notebook is a request of type {NOTEBOOK!r}, and this one is of type {type!r}"
 
 
 def part_of(graph: Graph, outputs: Collection[str]) -> Graph:

@@ -163,6 +163,7 @@ class Participant:
                 replicas=lambda: [r for r in self.records.replicas() if r.site == self.name],
                 stores=self.stores,
                 withdraw=lambda replica: self.records.remove(replica),
+                second=lambda copy: proving.second_of(copy, self.records),
             ),
         )
         self._learning = Learning(self.records, clock)

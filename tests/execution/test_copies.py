@@ -221,6 +221,7 @@ def own(owner: str, *replicas: Replica) -> OwnRecords:
         replicas=lambda: replicas,
         stores=lambda: WORLD.topology.stores_at("uva"),
         withdraw=lambda replica: None,
+        second=lambda copy: None,
     )
 
 

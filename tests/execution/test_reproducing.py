@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from dataflow.datasets import Dataset, Lineage, Replica
+from dataflow.datasets import Dataset, Lineage, Replica, Reproduction
 from dataflow.errors import NotReproduced, PolicyError, from_document, to_document
 from dataflow.execution.compare_run import run_compare
 from dataflow.execution.events import (
@@ -150,6 +150,7 @@ class Site1:
     def __init__(self, folder: Path, first: Any, second: Any) -> None:
         self.root, self.published = folder / "vu", []  # type: ignore[var-annotated]
         self.site, self.clock = Site(name="vu"), lambda: 5.0
+        self.said = True
         self.other = folder / "surf"
         made = [self._written(self.root, "vu", first), self._written(self.other, "surf", second)]
         lineage = Lineage(operation="mean", version="1", kind="opaque", inputs=())
@@ -184,6 +185,7 @@ class Site1:
             replicas=list,
             stores=list,
             withdraw=lambda replica: None,
+            second=lambda copy: copy if self.said else None,
         )
         reports: list[Report] = []
         asyncio.run(run_compare(order, self, own, reports.append))  # type: ignore[arg-type]
@@ -236,3 +238,24 @@ def test_records_of_the_first_run_have_to_be_there(tmp_path: Path) -> None:
     site.copy = replace(site.copy, site="vu")
     with pytest.raises(Broken, match="no second run"):
         site.compare()
+
+
+def test_what_its_own_site_does_not_call_a_result_is_compared_with_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataflow.execution.compare_run.HEARD_SECONDS", 0.0)
+    site = Site1(tmp_path, TABLE, TABLE)
+    site.said = False
+    with pytest.raises(Broken, match="surf does not say that it has made"):
+        site.compare()
+    assert site.published == []
+
+
+def test_what_was_proven_is_not_spoilt_by_a_later_order(tmp_path: Path) -> None:
+    site = Site1(tmp_path, TABLE, TABLE.assign(a=[1.0, 2.5]))
+    assert site.dataset.lineage is not None
+    proven = replace(site.dataset.lineage, reproduced=Reproduction(site="desk", equal=True))
+    site.dataset = replace(site.dataset, lineage=proven)
+    with pytest.raises(Broken):
+        site.compare()
+    assert site.published == []

@@ -106,3 +106,5 @@ def test_running_a_notebook_is_a_right_of_its_own(folder: Path) -> None:
         more = replace(relation, request_types=("sums", NOTEBOOK))
         session.agree(Agreement(name="a1", site="local", relations=(more,)))
         assert session.plan(graph, request=NOTEBOOK).steps
+        with pytest.raises(NotGranted, match="a notebook is a request of type 'notebook'"):
+            session.plan(graph, request="sums")

@@ -13,14 +13,15 @@ from dataflow.agreements import Agreement, Derived, Request
 from dataflow.catalog.records import Records
 from dataflow.datasets import Dataset, Extent, Lineage, Replica, Reproduction, Variable
 from dataflow.errors import NotGranted, PolicyError, SiteRefused
-from dataflow.execution.events import Errand, SegmentOrder, TransferOrder
+from dataflow.execution.events import CompareOrder, Errand, SegmentOrder, TransferOrder
 from dataflow.graph.graph import Graph, of_dataset
 from dataflow.graph.hiding import without_columns
-from dataflow.graph.operation import operation
+from dataflow.graph.operation import Operation, operation
 from dataflow.participant import agreeing, proving
 from dataflow.participant.audit import Audit, verify
 from dataflow.participant.gate import Gate, Reader, reader_of
 from dataflow.sites import Site
+from dataflow.stores import Store
 from tests.policy.examples import ANNA, agreement, relation, wages
 
 C2D = Request(type="sqlDataRequest", archetypes={"vu": "computeToData"})
@@ -461,6 +462,15 @@ def test_a_third_party_keeps_a_stewards_rows_closed_before_it_hears_of_agreement
     lab.records.close()
 
 
+def heard(vu: Vu, site: str, *records: Any) -> None:
+    """Records that another site has written."""
+    theirs = Records(vu.audit.path.parent / f"{site}.db", site)
+    theirs.add(*records)
+    epoch, rows = theirs.page(site, 0)
+    vu.records.apply(site, rows, epoch)
+    theirs.close()
+
+
 TWICE = Request(type="sqlDataRequest", archetypes={"vu": "reproducibleScience"})
 
 
@@ -499,7 +509,14 @@ def test_what_is_not_proven_is_given_to_nobody_but_those_who_prove_it(vu: Vu) ->
         vu.gate.read(replica, Reader(user=ANNA, request=TWICE))
     with pytest.raises(NotGranted, match="given out when"):
         vu.gate.read(replica, Reader(user=ANNA, sites=("elsewhere",), request=TWICE))
+    with pytest.raises(NotGranted, match="given out when"):
+        vu.gate.read(replica, Reader(user=ANNA, sites=("surf",), request=TWICE))
+    heard(vu, "surf", replace(result, site="surf", lineage=replace(lineage, site="vu")))
+    with pytest.raises(NotGranted, match="given out when"):
+        vu.gate.read(replica, Reader(user=ANNA, sites=("surf",), request=TWICE))
+    heard(vu, "surf", replace(result, site="surf", lineage=replace(lineage, site="surf")))
     vu.gate.read(replica, Reader(user=ANNA, sites=("surf",), request=TWICE))
+    vu.gate.read(replica, Reader(user=ANNA, sites=("vu",), request=TWICE))
     vu.gate.read(vu.replica, Reader(user=ANNA, sites=("surf",), request=TWICE))
     with pytest.raises(NotGranted, match="no permitted compute provider"):
         vu.gate.read(vu.replica, Reader(user=ANNA, sites=("elsewhere",), request=TWICE))
@@ -510,6 +527,104 @@ def test_what_is_not_proven_is_given_to_nobody_but_those_who_prove_it(vu: Vu) ->
         vu.gate.read(replica, Reader(user=ANNA, request=TWICE))
     known(equal=True)
     vu.gate.read(replica, Reader(user=ANNA, request=TWICE))
+
+
+def withheld(vu: Vu) -> tuple[Graph, Dataset, Replica]:
+    """A result of one run, at this site; it carries no rows."""
+    vu.agree(relation(archetypes=("reproducibleScience",)))
+    graph = mean(vu.source)
+    lineage = Lineage(
+        operation="mean",
+        version="1",
+        kind="opaque",
+        inputs=(vu.dataset.key,),
+        origins=(vu.dataset.key,),
+        unproven=True,
+        site="vu",
+    )
+    result = replace(
+        wages("vu", "mean"), id="result", key=graph.outputs[0], owner=ANNA, lineage=lineage
+    )
+    replica = vu.copy(result, "file:///result")
+    vu.records.add(result, replica)
+    return graph, result, replica
+
+
+def test_a_second_step_does_not_give_out_what_is_withheld(vu: Vu) -> None:
+    _, result, replica = withheld(vu)
+    graph = mean(of_dataset(result))
+    given = {"inputs": {result.key: replica}, "datasets": {result.key: result}}
+    for request in (Request(type="sqlDataRequest"), C2D):
+        with pytest.raises(NotGranted, match="when a second run has come to the same"):
+            vu.gate.order(vu.order(graph, request, **given))
+    with pytest.raises(NotGranted, match="archetype 'unheard' is not known"):
+        vu.gate.order(vu.order(graph, replace(C2D, archetypes={"vu": "unheard"}), **given))
+    assert len(refused(vu)) == 3
+    order = vu.gate.order(vu.order(graph, TWICE, **given))
+    assert isinstance(order, SegmentOrder)
+    assert order.unproven == graph.outputs
+    assert result.lineage is not None
+    proven = replace(result.lineage, reproduced=Reproduction(site="surf", equal=True))
+    vu.records.add(replace(result, lineage=proven))
+    vu.gate.order(vu.order(graph, C2D, **given))
+
+
+def compare(key: str, copy: Replica, **fields: Any) -> CompareOrder:
+    shipped: dict[str, Any] = {"user": ANNA, "request": TWICE, **fields}
+    return CompareOrder(id="c1", job="j1", site="vu", key=key, copy=copy, **shipped)
+
+
+def test_a_site_that_may_not_run_again_is_not_compared_with(vu: Vu) -> None:
+    graph, _, replica = withheld(vu)
+    key = graph.outputs[0]
+    order = compare(key, replace(replica, site="surf"))
+    assert vu.gate.order(order) is order
+    with pytest.raises(NotGranted, match="'eve' is no permitted compute provider"):
+        vu.gate.order(compare(key, replace(replica, site="eve")))
+    with pytest.raises(NotGranted, match="no relation for user 'eve'"):
+        vu.gate.order(compare(key, replace(replica, site="surf"), user="eve"))
+    assert [entry["what"] for entry in refused(vu)] == ["compare", "compare"]
+
+
+def test_only_what_a_site_calls_its_own_result_is_a_second_run(vu: Vu) -> None:
+    """Not a file that lies there under the same key, nor a copy of the first result."""
+    graph, result, replica = withheld(vu)
+    key = graph.outputs[0]
+    store = Store(name="disk", site="surf", url="file:///surf")
+    made = replace(
+        replica, site="surf", store="disk", url=f"file:///surf/results/{key[:2]}/{key}/a1"
+    )
+    assert result.lineage is not None
+    theirs = replace(result, site="surf", lineage=replace(result.lineage, site="surf"))
+    copied = replace(made, url=f"file:///surf/copies/{key[:2]}/{key}/a1")
+    file = replace(made, url="file:///surf/mine/a1")
+    heard(vu, "surf", store, made, copied, file)
+    assert proving.second_of(made, vu.records) is None, "nothing says that it was made there"
+    heard(vu, "surf", store, made, copied, file, theirs)
+    assert proving.second_of(made, vu.records) == made
+    told = (copied, file, replace(made, key="other"), replace(made, url=f"{made.url}/x"), replica)
+    for other in (*told, replace(made, site="eve")):
+        assert proving.second_of(other, vu.records) is None, other
+
+
+NOTEBOOK_STEP = Operation(
+    name="notebook",
+    version="1",
+    code="",
+    kind="opaque",
+    role="notebook",
+    command="sh notebook",
+)
+
+
+def test_a_notebook_is_run_for_requests_of_its_own_type_only(lab: Vu) -> None:
+    lab.agree(relation(archetypes=("fetch", "computeToData"), request_types=("*",)))
+    graph = mean(lab.source)
+    (step,) = graph.steps.values()
+    steps = (replace(step, operation=NOTEBOOK_STEP),)
+    with pytest.raises(NotGranted, match="a notebook is a request of type 'notebook'"):
+        lab.gate.order(lab.order(graph, steps=steps))
+    lab.gate.order(lab.order(graph, replace(C2D, type="notebook"), steps=steps))
 
 
 def test_only_a_site_that_knows_says_that_it_is_proven() -> None:
