@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -21,6 +22,13 @@ from dataflow.backends.programs import OURS, AskedFor, ProgramOrder, Turn
 
 #: Seconds between the request to end and the end.
 GRACE_SECONDS = 2.0
+
+#: Seconds that what was killed may take to be gone.
+_GONE_SECONDS = 10.0
+_LOOK_SECONDS = 0.02
+
+#: Seconds that the directory of a run is kept that did not end well.
+KEPT_SECONDS = 7 * 86_400.0
 
 #: What a program does not get to see of this process's environment.
 _SECRETS = "DATAFLOW_CREDENTIALS"
@@ -106,25 +114,73 @@ def _words(status: int) -> str:
 
 async def _ended(process: asyncio.subprocess.Process) -> None:
     """End a process and all that it started; returns when it is gone, also if this is cancelled."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(GRACE_SECONDS):
-                await process.wait()
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    under = _under(process.pid) if process.returncode is None else set()
+    try:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GRACE_SECONDS):
+                    await process.wait()
+    finally:
+        _kill(process.pid, under)
     await process.wait()
+    end = time.monotonic() + _GONE_SECONDS
+    while any(_alive(one) for one in under) and time.monotonic() < end:
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _end_earlier(mark: Path) -> None:
     """End what an earlier agent started in this directory: two would write the same files."""
+    number = _running(mark)
+    if number is None:
+        return
+    under = _under(number)
+    with suppress(psutil.Error):
+        under.add(psutil.Process(number))
+    _kill(number, under)
+    end = time.monotonic() + _GONE_SECONDS
+    while any(_alive(one) for one in under) and time.monotonic() < end:
+        time.sleep(_LOOK_SECONDS)
+
+
+def _under(pid: int) -> set[psutil.Process]:
+    """All that a process started, also in sessions of their own, as kernels are."""
+    try:
+        return set(psutil.Process(pid).children(recursive=True))
+    except psutil.Error:
+        return set()
+
+
+def _kill(group: int, under: set[psutil.Process]) -> None:
+    """Kill a group and what was started below it, with what that has started meanwhile."""
+    for one in list(under):
+        with suppress(psutil.Error):
+            under |= set(one.children(recursive=True))
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+    for one in under:
+        with suppress(psutil.Error):  # which never mistakes another process for it
+            one.kill()
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() not in (
+            psutil.STATUS_ZOMBIE,
+            psutil.STATUS_DEAD,
+        )
+    except psutil.Error:
+        return False
+
+
+def _running(mark: Path) -> int | None:
+    """The process that a mark tells of, if it is still there."""
     try:
         number, created = mark.read_text().split()
-        if _created(int(number)) == created:
-            os.killpg(int(number), signal.SIGKILL)
+        return int(number) if _created(int(number)) == created else None
     except (OSError, ValueError):
-        return
+        return None
 
 
 def _created(pid: int) -> str:
@@ -133,3 +189,13 @@ def _created(pid: int) -> str:
         return f"{psutil.Process(pid).create_time():.2f}"
     except psutil.Error:
         return "gone"
+
+
+def tidy_runs(runs: Path) -> None:
+    """Remove directories of runs that nobody has touched for a week and in which nothing runs."""
+    with suppress(OSError):
+        for directory in runs.iterdir():
+            with suppress(OSError):
+                old = time.time() - directory.stat().st_mtime > KEPT_SECONDS
+                if old and _running(directory / OURS / "process") is None:
+                    shutil.rmtree(directory, ignore_errors=True)

@@ -25,7 +25,8 @@ from dataflow.backends.gridengine import (
 )
 from dataflow.backends.jobqueue import JobQueueBackend
 from dataflow.backends.lent import Lent
-from dataflow.backends.sge_programs import SgePrograms, tidy_runs
+from dataflow.backends.processes import tidy_runs
+from dataflow.backends.sge_programs import SgePrograms
 from dataflow.config.backend_records import Sge
 
 log = structlog.get_logger(__name__)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import shutil
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -49,9 +47,6 @@ _ACCOUNT_FOR, _ACCOUNT_PAUSE = 20.0, 0.7
 
 #: Seconds in which whoever submits has heard of the number that the queue lists already.
 _HEARD = 3.0
-
-#: Seconds that the directory of a run is kept that did not end well.
-KEPT_SECONDS = 7 * 86_400.0
 
 #: Seconds that a program which was deleted may stay in the queue.
 _DELETED = 8.0
@@ -311,12 +306,3 @@ async def _in_any_case(work: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> 
 def _write_numbers(directories: Sequence[Path], numbers: Sequence[str]) -> None:
     for directory, number in zip(directories, numbers, strict=True):
         (directory / OURS / "batch").write_text(f"{number}\n")
-
-
-def tidy_runs(runs: Path) -> None:
-    """Remove directories of runs that nobody has touched for a week."""
-    with suppress(OSError):
-        for directory in runs.iterdir():
-            with suppress(OSError):
-                if time.time() - directory.stat().st_mtime > KEPT_SECONDS:
-                    shutil.rmtree(directory, ignore_errors=True)

@@ -92,13 +92,13 @@ def _followed(job: Job, *, quiet: bool) -> None:
         try:
             while not view.over:
                 with suppress(TimeoutError):
-                    job.wait(1.0)
+                    job.wait(1.0, told=False)
                 view = job.view()
                 for _ in range(view.done - done):
                     step(view.message)
                 done = max(done, view.done)
         except KeyboardInterrupt:
-            print(f"`dataflow job {job.id}` shows it", file=sys.stderr)
+            print(f"job {job.id} goes on; `dataflow job {job.id}` shows it", file=sys.stderr)
             raise typer.Exit(130) from None
 
 

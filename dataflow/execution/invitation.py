@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dataflow.backends.programs import OURS
 from dataflow.documents import from_json, to_json
+from dataflow.graph.keys import digest
 from dataflow.graph.operation import Operation
 
 #: Name of the operation that is a whole notebook; its kernel may come back as a session.
@@ -51,6 +52,11 @@ class Invitation:
 def is_notebook(operation: Operation) -> bool:
     """Whether a step is a notebook: it runs beside the workers, not in one."""
     return operation.name == NOTEBOOK and bool(operation.command)
+
+
+def run_of(order: str, key: str) -> str:
+    """The name of the run of a step for an order; its directory is called so."""
+    return f"{digest(['run', order])[:12]}-{key[:12]}"
 
 
 def write_invitation(invitation: Invitation, directory: Path, python: str) -> None:

@@ -32,7 +32,7 @@ from dataflow.errors import (
 from dataflow.execution.commands import ended_with
 from dataflow.execution.failures import Broken, broken, failure_of, text_of
 from dataflow.execution.inputs import Lying, path_of
-from dataflow.execution.invitation import Invitation, is_notebook, write_invitation
+from dataflow.execution.invitation import Invitation, is_notebook, run_of, write_invitation
 from dataflow.execution.programs import Accounting, Demanded, Program, ProgramStatus
 from dataflow.execution.staging import (
     QUOTED_NBYTES,
@@ -44,7 +44,6 @@ from dataflow.execution.staging import (
     written,
 )
 from dataflow.execution.to_dask import Work
-from dataflow.graph.keys import digest
 from dataflow.storage.manifest import Manifest
 
 log = structlog.get_logger(__name__)
@@ -193,8 +192,7 @@ class Programs:
 
     def directory(self, key: str) -> Path:
         """Where the step of that key runs for this order."""
-        name = f"{digest(['run', self._order])[:12]}-{key[:12]}"
-        return self._ability.runs.absolute() / name
+        return self._ability.runs.absolute() / run_of(self._order, key)
 
     async def _staged(self, work: Work, demanded: Demanded) -> Staged:
         program = replace(self._known[work.step.key], demanded=demanded)

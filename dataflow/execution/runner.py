@@ -231,6 +231,11 @@ class SiteRunner:
         running = self._orders.get(order)
         return running.order.user if running is not None else None
 
+    def known(self, order: str) -> Order | None:
+        """An order as it was let in; ``None`` if it is not known, or ended long ago."""
+        running = self._orders.get(order)
+        return running.order if running is not None else None
+
     def underway(self, order: str) -> bool:
         """Whether an order is being carried out now."""
         running = self._orders.get(order)

@@ -17,10 +17,11 @@ import dask.config
 from papermill.engines import Engine, NBClientEngine
 from papermill.log import logger
 
-from dataflow.errors import ConfigError, DataflowError, UnknownJob
+from dataflow.errors import ConfigError, DataflowError, NotGranted, SiteUnreachable, UnknownJob
 from dataflow.execution.invitation import NOTEBOOK, is_notebook
 from dataflow.integrations.notebook_step import notebook_graph
 from dataflow.integrations.serving import answering
+from dataflow.session.jobs import LATE_QUESTIONS, PATIENCE
 
 if TYPE_CHECKING:
     from papermill.engines import NotebookExecutionManager
@@ -166,12 +167,19 @@ def events_of(session: Session, job: Job) -> Iterator[tuple[int, str, Mapping[st
     Ends when the job has ended. A notebook that is run anew after its site was lost begins anew here.
     """
     run, since = "", 0
+    #: Sites that do not answer, and since when.
+    silent: dict[str, float] = {}
     while True:
-        over = job.view().over
-        program = _program(job)
+        try:
+            over = job.view().over
+            program = _program(job)
+        except SiteUnreachable as error:
+            _be_patient(session, silent, error)
+            continue
         if program is not None and program.run != run:
             run, since = program.run, 0
         if program is None or program.status in ("new", "pending"):
+            silent.clear()
             if over:
                 return
             time.sleep(GLANCE_SECONDS)
@@ -179,17 +187,38 @@ def events_of(session: Session, job: Job) -> Iterator[tuple[int, str, Mapping[st
         try:
             wait = 0.0 if over or program.over else POLL_SECONDS
             found = session.cells(program.site, run, since, wait)
-        except UnknownJob:  # it has ended well, and is stored
+        except UnknownJob:  # it has ended well, and is stored; or its agent began anew
+            silent.clear()
             if over:
                 return
             time.sleep(GLANCE_SECONDS)
             continue
+        except SiteUnreachable as error:
+            _be_patient(session, silent, error)
+            continue
+        except NotGranted as error:
+            logger.warning("the cells are not shown before the end: %s", error)
+            return
+        silent.clear()
         for line in found.lines:
             told = json.loads(line)
             yield int(told["index"]), str(told["event"]), told.get("cell", {})
         since = found.next
-        if over and not found.lines:
+        if found.lines:
+            continue
+        if over:
             return
+        if not wait:  # it has ended, and its job has not yet
+            time.sleep(GLANCE_SECONDS)
+
+
+def _be_patient(session: Session, silent: dict[str, float], error: SiteUnreachable) -> None:
+    """Wait a little for a site that does not answer; raises the error when that was long enough."""
+    began = silent.setdefault(error.site, time.monotonic())
+    late = session.participant.ways.slowness(error.site)
+    if time.monotonic() - began > PATIENCE + LATE_QUESTIONS * late:
+        raise error
+    time.sleep(GLANCE_SECONDS)
 
 
 def _program(job: Job) -> Program | None:

@@ -79,6 +79,7 @@ async def _execute(notebook: Any, output: Path, cells: Path) -> int:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
+    last = 0
     with cells.open("w") as log:
 
         def told(what: str, cell: Any, number: int) -> None:
@@ -86,6 +87,8 @@ async def _execute(notebook: Any, output: Path, cells: Path) -> int:
             log.flush()
 
         def begun(cell: Any, cell_index: int) -> None:
+            nonlocal last
+            last = cell_index
             log.write(json.dumps({"index": cell_index, "event": "begun"}) + "\n")
             log.flush()
 
@@ -99,13 +102,15 @@ async def _execute(notebook: Any, output: Path, cells: Path) -> int:
             timeout=None,
             startup_timeout=START_SECONDS,
             coalesce_streams=True,
+            record_timing=False,  # equal runs are equal files
             on_cell_execute=begun,
             on_cell_executed=executed,
         )
         try:
             await client.async_execute()
         except CellExecutionError as error:
-            print(f"{error.ename}: {error.evalue}", file=sys.stderr)
+            # it goes into the journal, which others may read; the rest may show data
+            print(f"{error.ename} in cell {last + 1}", file=sys.stderr)
             return CELL_FAILED
         except DeadKernelError as error:
             print(f"the kernel died: {error}", file=sys.stderr)

@@ -107,6 +107,30 @@ class Gate:
 
         A milder change, another archetype say, lets it finish.
         """
+        denial = self._gone(order)
+        if denial is None:
+            return None
+        self._write(order.user, "revoked", order.id, denial.because, order.job, allowed=False)
+        return NotGranted({self._site.name: denial.because})
+
+    def look(self, order: SegmentOrder) -> None:
+        """Let the user of an order see what it has put out so far.
+
+        Raises
+        ------
+        NotGranted
+            If its results wait for a second run, or an owner no longer grants it.
+        """
+        denial = self._gone(order)
+        because = proving.WAITS if order.unproven else ""
+        if denial is not None:
+            because = denial.because
+        if because:
+            self._write(order.user, "read", order.id, because, order.job, allowed=False)
+            raise NotGranted({self._site.name: because})
+
+    def _gone(self, order: Order) -> Denial | None:
+        """The first relation that an order rests on and that is gone."""
         if isinstance(order, ReleaseOrder | CompareOrder) or not self.minds:
             return None
         asked = Asked(user=order.user, type=order.request.type, purpose=order.request.purpose)
@@ -118,10 +142,7 @@ class Gate:
         for key in keys:
             denial = self._denied(key, asked)
             if denial is not None:
-                self._write(
-                    order.user, "revoked", order.id, denial.because, order.job, allowed=False
-                )
-                return NotGranted({self._site.name: denial.because})
+                return denial
         return None
 
     def _check_steps(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from dataflow.backends.programs import OURS
 from dataflow.errors import UnknownJob
-from dataflow.execution.events import SegmentOrder
-from dataflow.execution.invitation import CELLS_FILE, DOOR_FILE, Invitation, read_invitation
+from dataflow.execution.events import Order, SegmentOrder
+from dataflow.execution.invitation import CELLS_FILE, DOOR_FILE, Invitation, read_invitation, run_of
 
 #: Seconds between two looks for cells that have been run.
 GLANCE_SECONDS = 0.2
@@ -40,10 +40,22 @@ class Notebooks:
         Its name, for errors.
     runs
         The directories below which runs lie.
+    order_of
+        An order of this site by its id; ``None`` if it is not known.
+    look
+        Lets the user of an order see what it puts out, or raises
+        :class:`~dataflow.errors.NotGranted`.
     """
 
-    def __init__(self, site: str, runs: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        site: str,
+        runs: Sequence[Path],
+        order_of: Callable[[str], Order | None],
+        look: Callable[[SegmentOrder], None],
+    ) -> None:
         self._site, self._runs = site, runs
+        self._order_of, self._look = order_of, look
         #: Where invitations come from; ``None`` while nobody would answer them.
         self.answered_by: Invite | None = None
 
@@ -57,12 +69,9 @@ class Notebooks:
         Raises
         ------
         UnknownJob
-            If there is no such run, or it has ended well and is stored.
+            If there is no such run, it has ended well and is stored, or its order is not known.
         """
-        try:
-            return read_invitation(self._directory(run) / OURS / DOOR_FILE).user
-        except (OSError, ValueError):
-            raise UnknownJob(run, [self._site]) from None
+        return self._order(run).user
 
     async def cells(self, run: str, since: int, wait: float) -> Cells:
         """Cells from that byte on; waits up to ``wait`` s for the first of them.
@@ -71,15 +80,30 @@ class Notebooks:
         ------
         UnknownJob
             As for :meth:`owner`, also when it ends meanwhile.
+        NotGranted
+            If its results wait for a second run, or an owner took the right back, also meanwhile.
         """
         end = asyncio.get_running_loop().time() + wait
         file = self._directory(run) / OURS / CELLS_FILE
         while True:
+            self._look(self._order(run))
             found = await asyncio.to_thread(_read, file, since)
             if found.lines or asyncio.get_running_loop().time() >= end:
                 return found
-            self.owner(run)
             await asyncio.sleep(GLANCE_SECONDS)
+
+    def _order(self, run: str) -> SegmentOrder:
+        """The order of a run, as it was let in: the notebook can write into its directory."""
+        try:
+            told = read_invitation(self._directory(run) / OURS / DOOR_FILE).order
+        except (OSError, ValueError):
+            raise UnknownJob(run, [self._site]) from None
+        order = self._order_of(told)
+        if not isinstance(order, SegmentOrder) or run not in {
+            run_of(order.id, step.key) for step in order.steps
+        }:
+            raise UnknownJob(run, [self._site])
+        return order
 
     def _directory(self, run: str) -> Path:
         if not _RUN.match(run):
@@ -89,10 +113,16 @@ class Notebooks:
 
 
 def _read(file: Path, since: int) -> Cells:
-    """Whole lines only: the last one may be half written."""
+    """Whole lines only: the last one may be half written.
+
+    A notebook that is run anew writes anew: where no line ends at ``since``, it begins at 0.
+    """
     lines: list[str] = []
     try:
         with file.open("rb") as opened:
+            if since:
+                opened.seek(since - 1)
+                since = since if opened.read(1) == b"\n" else 0
             opened.seek(since)
             end = since
             while end - since < PAGE_NBYTES and (line := opened.readline()).endswith(b"\n"):

@@ -23,6 +23,7 @@ import structlog
 from dataflow.agreements import Agreement
 from dataflow.backends.base import Backend
 from dataflow.backends.make import make_backend
+from dataflow.backends.processes import tidy_runs
 from dataflow.backends.surroundings import inner_host
 from dataflow.catalog.entries import (
     Peer,
@@ -145,7 +146,12 @@ class Participant:
         self.gate = Gate(self.site, self.records, self.audit, clock, self._installed)
         runs = self.state_dir / "runs"
         able = self._backend.programs
-        self.notebooks = Notebooks(self.name, [runs] if able is None else [able.runs.absolute()])
+        self.notebooks = Notebooks(
+            self.name,
+            [runs] if able is None else [able.runs.absolute()],
+            lambda order: self._runner.known(order),
+            self.gate.look,
+        )
         self._runner = SiteRunner(
             site=self.site,
             stores=lambda: self.opened.all,
@@ -288,6 +294,7 @@ class Participant:
             await self._backend.start()
         except Exception:  # told again, to whoever needs a worker
             log.exception("workers_do_not_start", site=self.name)
+        await asyncio.to_thread(tidy_runs, self.state_dir / "runs")
         # Or the first registration would wait for it.
         await asyncio.to_thread(importlib.import_module, "dataflow.storage.probe")
         await self._measuring.run()

@@ -18,6 +18,9 @@ from dataflow.policy.rights import Standing
 #: Key of registered data → the sites where they are registered, with their records.
 Homes = Callable[[str], Mapping[str, Sequence[Dataset]]]
 
+#: Why a result is not given out before it is proven.
+WAITS = "it is given out when a second run has come to the same"
+
 
 def unproven(
     order: SegmentOrder,
@@ -77,7 +80,7 @@ def withheld(known: Sequence[Dataset], me: str, homes: Homes) -> str:
         if not one.equal:
             some = ", ".join(one.differs[:5])
             return f"it was not reproduced: the second run at {one.site!r} differs in {some}"
-    return "" if said else "it is given out when a second run has come to the same"
+    return "" if said else WAITS
 
 
 def with_proofs(records: Sequence[Any], own: Callable[[str], Dataset | None]) -> list[Any]:

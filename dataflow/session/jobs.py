@@ -113,8 +113,15 @@ class Job:
 
     # --- waiting ---------------------------------------------------------------------------------
 
-    def wait(self, timeout: float | None = None) -> JobStatus:
+    def wait(self, timeout: float | None = None, *, told: bool = True) -> JobStatus:
         """Wait for the end, good or bad; the status.
+
+        Parameters
+        ----------
+        timeout
+            Seconds; ``None`` for as long as it takes.
+        told
+            Whoever interrupts this is told how to come back.
 
         Raises
         ------
@@ -127,7 +134,8 @@ class Job:
         try:
             return self._session._run(self._wait(timeout))
         except KeyboardInterrupt:
-            print(how_to_come_back(self.id))
+            if told:
+                print(how_to_come_back(self.id))
             raise
 
     def result(self, timeout: float | None = None) -> Any:

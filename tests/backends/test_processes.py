@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from dataflow.backends.processes import ProcessPrograms
+from dataflow.backends.processes import KEPT_SECONDS, ProcessPrograms, tidy_runs
 from dataflow.backends.programs import OURS, ProgramOrder, RunsPrograms, Turn
 
 
@@ -73,13 +76,46 @@ def test_who_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
     assert gone(asyncio.run(story()))
 
 
+SESSION = (
+    "import os, time; os.setsid(); open('child', 'w').write(str(os.getpid())); time.sleep(604)"
+)
+
+
+def test_a_kernel_ends_with_its_notebook(tmp_path: Path) -> None:
+    """Kernels begin sessions of their own, which a signal to the group of the program passes by."""
+    asked = order(tmp_path, f'"{sys.executable}" -c "{SESSION}" & wait')
+    child = asked.directories[0] / "child"
+
+    async def story() -> int:
+        running = asyncio.create_task(
+            ProcessPrograms(tmp_path).run_programs(asked, lambda place, turn: None)
+        )
+        while not (child.exists() and child.read_text()):
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return int(child.read_text())
+
+    assert gone(asyncio.run(story()))
+
+
+def test_old_directories_go_unless_something_runs_there(tmp_path: Path) -> None:
+    created = psutil.Process().create_time()
+    for name, mark in (("old", ""), ("runs", f"{os.getpid()} {created:.2f}\n"), ("young", "")):
+        (tmp_path / name / OURS).mkdir(parents=True)
+        (tmp_path / name / OURS / "process").write_text(mark)
+    before = time.time() - KEPT_SECONDS - 60
+    for name in ("old", "runs"):
+        os.utime(tmp_path / name, (before, before))
+    tidy_runs(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "young"]
+
+
 def test_what_an_earlier_process_left_running_ends(tmp_path: Path) -> None:
     asked = order(tmp_path, "sleep 602")
 
     async def story() -> Any:
         first = await asyncio.create_subprocess_exec("sleep", "603", start_new_session=True)
-        import psutil
-
         created = f"{psutil.Process(first.pid).create_time():.2f}"
         (asked.directories[0] / OURS / "process").write_text(f"{first.pid} {created}\n")
         running = asyncio.create_task(
@@ -94,8 +130,14 @@ def test_what_an_earlier_process_left_running_ends(tmp_path: Path) -> None:
 
 
 def gone(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return not os.path.exists(f"/proc/{pid}")
+    """Whether a process ends within 30 s; one that nobody waits for counts, too."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] in "ZX":
+                    return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.05)
+    return False

@@ -288,11 +288,15 @@ def test_what_ends_and_what_may_finish(vu: Vu) -> None:
     assert vu.gate.still(order) is None
     vu.agree(relation(archetypes=("dataThroughTtp",)))
     assert vu.gate.still(order) is None, "a milder change lets it finish"
+    assert isinstance(order, SegmentOrder)
+    vu.gate.look(order)
     vu.agree(relation(valid_until=2000.0))
     vu.now = 2000.0
     ended = vu.gate.still(order)
     assert isinstance(ended, NotGranted)
     assert "no longer valid" in str(ended)
+    with pytest.raises(NotGranted, match="no longer valid"):
+        vu.gate.look(order)
     vu.now = 1000.0
     vu.agree()
     assert vu.gate.still(order) is not None
@@ -480,6 +484,9 @@ def test_what_is_not_proven_is_given_to_nobody_but_those_who_prove_it(vu: Vu) ->
     order = vu.gate.order(vu.order(graph, TWICE))
     assert isinstance(order, SegmentOrder)
     assert order.unproven == graph.outputs
+    with pytest.raises(NotGranted, match="given out when a second run has come to the same"):
+        vu.gate.look(order)
+    assert refused(vu)[-1]["what"] == "read"
     lineage = Lineage(
         operation="mean",
         version="1",

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 import dataflow as flow
+from dataflow.cli.running import _followed
 from dataflow.errors import ConfigError
 from dataflow.execution.view import JobView
 from dataflow.session import attaching
@@ -64,6 +66,12 @@ def test_a_cell_that_is_run_again_finds_its_job(
     with pytest.raises(KeyboardInterrupt):
         first.wait()
     assert "goes on; run this cell again" in capsys.readouterr().out
+    monkeypatch.setattr(first, "view", lambda: JobView(id=first.id, status="running"))
+    with pytest.raises(typer.Exit):
+        _followed(first, quiet=True)
+    said = capsys.readouterr()
+    assert not said.out
+    assert said.err.splitlines() == [f"job {first.id} goes on; `dataflow job {first.id}` shows it"]
 
 
 def test_only_ones_own_and_equal_jobs_count(session: flow.Session, tmp_path: Path) -> None:
