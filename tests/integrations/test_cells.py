@@ -18,7 +18,7 @@ LINE = '{"index": 0, "event": "begun"}\n'
 
 def told(monkeypatch: pytest.MonkeyPatch, *answers: Any) -> tuple[list[Any], int]:
     """What becomes of these answers, each once; the job is over with the last. And the pauses."""
-    left, pauses = list(answers), []
+    left, pauses = list(answers), list[float]()
     clock = SimpleNamespace(sleep=pauses.append, monotonic=time.monotonic)
     monkeypatch.setattr(engine, "time", clock)
     program = SimpleNamespace(run="r", site="uva", status="running", over=True)
