@@ -17,7 +17,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 from dataflow.errors import ConfigError, SiteRefused
 
@@ -59,6 +59,29 @@ class Authenticate(Protocol):
         ------
         SiteRefused
             If the request does not prove it. The text must not repeat what was presented.
+        """
+
+
+@runtime_checkable
+class KeepsUsers(Protocol):
+    """A way of signing in that can say later what became of a user."""
+
+    def lists(self, user: str) -> bool:
+        """Whether a user stands in a list now.
+
+        Raises
+        ------
+        ConfigError
+            If the list cannot be read.
+        """
+
+    def still(self, user: str, since: float) -> None:
+        """Refuse a user to whom something was given at ``since`` (seconds since the epoch).
+
+        Raises
+        ------
+        SiteRefused
+            If it was revoked.
         """
 
 
@@ -106,6 +129,13 @@ class TokenFile:
             raise SiteRefused(self._site, "the token is not known here")
         return found
 
+    def lists(self, user: str) -> bool:
+        """Whether a line is of this user now."""
+        return any(identity.user == user for identity in self._current().values())
+
+    def still(self, user: str, since: float) -> None:
+        """Nothing is revoked but by taking a line out."""
+
     def _current(self) -> Mapping[bytes, Identity]:
         with self._lock:
             try:
@@ -122,6 +152,8 @@ class TokenFile:
                 raise ConfigError(
                     f"cannot read the token file: {error.strerror}", str(self._path)
                 ) from error
+            except UnicodeDecodeError:
+                raise ConfigError("the token file is no UTF-8 text", str(self._path)) from None
             return self._identities
 
     def __repr__(self) -> str:

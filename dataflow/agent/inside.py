@@ -2,7 +2,8 @@
 
 The agent listens once more, for the hosts of its own site only: TLS with a certificate of this
 process's own, which both ends must have. Whoever has it still shows a token. It names the order
-that it was made for, and is good for the user of that order for as long as it runs.
+that it was made for, and is good for the user of that order for as long as it runs and nobody has
+taken the user back.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import hashlib
 import hmac
 import secrets
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
-from dataflow.agent.auth import Authenticate, Identity
+from dataflow.agent.auth import Authenticate, Identity, KeepsUsers
 from dataflow.client.forward import Forward, inner_tls
-from dataflow.errors import SiteRefused
+from dataflow.errors import ConfigError, SiteRefused
 from dataflow.execution.events import SegmentOrder
 from dataflow.execution.invitation import Invitation
 
@@ -65,6 +67,9 @@ class Inside:
         self._pair = ("", "")
         self._door: Forward | None = None
         self._opening = asyncio.Lock()
+        self._users: KeepsUsers | None = None
+        #: Order → when it was invited, and whether its user stood in a list then.
+        self._invited: dict[str, tuple[float, bool]] = {}
 
     async def invite(self, order: SegmentOrder) -> Invitation:
         """What the notebooks of an order may show; the first one opens the door."""
@@ -75,6 +80,9 @@ class Inside:
                 door = Forward(self._dial)
                 await door.open(host, await asyncio.to_thread(inner_tls, *self._pair, server=True))
                 self._door = door
+        running = {id: told for id, told in self._invited.items() if self._guests.underway(id)}
+        told = time.time(), await asyncio.to_thread(self._listed, order.user, unknown=True)
+        self._invited = {order.id: told, **running}
         return Invitation(
             site=self._site,
             job=order.job,
@@ -89,6 +97,7 @@ class Inside:
 
     def admits(self, authenticate: Authenticate) -> Authenticate:
         """The same question, answered for notebooks as well."""
+        self._users = authenticate if isinstance(authenticate, KeepsUsers) else None
 
         async def asked(request: HTTPConnection, /) -> Identity:
             scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -120,7 +129,23 @@ class Inside:
         user = self._guests.underway(order) if known else None
         if user is None:
             raise SiteRefused(self._site, "this invitation is of no notebook that runs here")
+        self._check(order, user)
         return Identity(user=user, role="user")
+
+    def _check(self, order: str, user: str) -> None:
+        """Refuse a guest whose user would be refused."""
+        if self._users is None:
+            return
+        since, listed = self._invited.get(order, (0.0, True))
+        self._users.still(user, since)
+        if listed and not self._listed(user, unknown=False):
+            raise SiteRefused(self._site, "the user of this invitation is not known here any more")
+
+    def _listed(self, user: str, *, unknown: bool) -> bool:
+        try:
+            return self._users is not None and self._users.lists(user)
+        except ConfigError:
+            return unknown
 
     async def _dial(self) -> tuple[Any, Any]:
         parts = urlsplit(self._address)

@@ -23,7 +23,7 @@ from joserfc import jwt
 from joserfc.errors import ExpiredTokenError, JoseError
 from joserfc.jwk import KeySet
 
-from dataflow.agent.auth import USER, Authenticate, Identity, Role
+from dataflow.agent.auth import USER, Authenticate, Identity, KeepsUsers, Role
 from dataflow.config.records import Issuer
 from dataflow.errors import ConfigError, SiteRefused
 
@@ -76,7 +76,7 @@ class IssuedTokens:
     ) -> None:
         self.issuer, self._site, self._revoked, self._clock = issuer, site, revoked, clock
         self._keys: KeySet | None = None
-        self._asked = float("-inf")
+        self._asked = self._had = float("-inf")
         self._asking = asyncio.Lock()
 
     async def __call__(self, request: HTTPConnection, /) -> Identity:
@@ -98,6 +98,10 @@ class IssuedTokens:
         self._revoked.check(self._site, claims, user)
         return Identity(user=user, role=self._role(claims))
 
+    def still(self, user: str, since: float) -> None:
+        """Refuse what was given to a user earlier, if it would be refused to a token of that time."""
+        self._revoked.check(self._site, {"iat": since}, user)
+
     # --- the signature --------------------------------------------------------------------------
 
     async def _claims(self, token: str) -> Mapping[str, Any]:
@@ -115,18 +119,29 @@ class IssuedTokens:
 
     async def _keys_with(self, kid: str) -> KeySet:
         """The issuer's keys, asked for anew if this one is not among them or they are old."""
+        if (keys := self._fresh()) is not None and _has(keys, kid):
+            return keys  # somebody else's unknown key is no reason to wait
         async with self._asking:
-            age = self._clock() - self._asked
-            known = self._keys is not None and any(key.kid == kid for key in self._keys.keys)
-            if age > KEYS_SECONDS or (not known and age > AGAIN_SECONDS):
-                self._asked = self._clock()
+            keys = self._fresh()
+            if (
+                keys is None or not _has(keys, kid)
+            ) and self._clock() - self._asked > AGAIN_SECONDS:
+                begun = self._asked = self._clock()
                 try:
-                    self._keys = await self._published()
+                    self._keys, self._had = await self._published(), begun
                 except (httpx2.HTTPError, OSError, ValueError, TypeError, KeyError, JoseError):
-                    self._keys = None  # what an issuer has withdrawn must not be believed for ever
-            if self._keys is None:
+                    pass  # what is known holds for as long as it would have
+                except asyncio.CancelledError:
+                    self._asked = float("-inf")  # whoever comes next asks
+                    raise
+            keys = self._fresh()
+            if keys is None:
                 raise self._no("the keys of the token's issuer cannot be had now")
-            return self._keys
+            return keys
+
+    def _fresh(self) -> KeySet | None:
+        """The keys, unless they are old: what an issuer has withdrawn is not believed for ever."""
+        return self._keys if self._clock() - self._had <= KEYS_SECONDS else None
 
     async def _published(self) -> KeySet:
         async with httpx2.AsyncClient(
@@ -243,7 +258,11 @@ class Revoked:
             stamp = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
             if stamp == self._stamp:
                 return
-            self._take(self._path.read_text())
+            try:
+                text = self._path.read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                raise ConfigError("the list is no UTF-8 text", str(self._path)) from None
+            self._take(text)
             self._stamp = stamp
 
     def _take(self, text: str) -> None:
@@ -292,6 +311,15 @@ class AnyOf:
             return await self._plain(request)
         return await issuer.identity(token)
 
+    def lists(self, user: str) -> bool:
+        """Whether the file knows a user now."""
+        return isinstance(self._plain, KeepsUsers) and self._plain.lists(user)
+
+    def still(self, user: str, since: float) -> None:
+        """Refuse what was given to a user earlier, if somebody has revoked it."""
+        for one in self._issued.values():
+            one.still(user, since)
+
 
 def bearer_of(request: HTTPConnection, site: str) -> str:
     """The token that a request shows.
@@ -326,6 +354,10 @@ def _unverified(token: str, part: int) -> Mapping[str, Any]:
     except (IndexError, UnicodeError, binascii.Error, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _has(keys: KeySet, kid: str) -> bool:
+    return any(key.kid == kid for key in keys.keys)
 
 
 def _signs(key: Any) -> bool:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dataflow.agent.auth import Identity
+from dataflow.agent.auth import Identity, TokenFile
 from dataflow.agent.inside import Inside, TakesGuests, guests_of
+from dataflow.agent.issued import AnyOf, IssuedTokens, Revoked
 from dataflow.client.forward import inner_tls
+from dataflow.config.records import Issuer
 from dataflow.errors import SiteRefused
 
 
@@ -69,6 +72,36 @@ def test_a_token_is_good_while_its_order_runs() -> None:
             assert invitation.token not in repr(invitation)
             assert invitation.key not in repr(invitation)
         assert guests.invite is None
+
+    asyncio.run(story())
+
+
+def test_an_invitation_ends_with_its_user(tmp_path: Path) -> None:
+    """Taken out of the file, or revoked; who was never in the file came by another site."""
+
+    async def story() -> None:
+        tokens, revoked = tmp_path / "tokens", tmp_path / "revoked"
+        tokens.touch(mode=0o600)
+        tokens.write_text("a-plain-token-of-anna anna user\na-plain-token-of-root root admin\n")
+        issuer = Issuer(issuer="https://issuer.example", audience="uva")
+        issued = IssuedTokens(issuer, "uva", Revoked(revoked))
+        plain = TokenFile(tokens, "uva")
+        guests = Guests()
+        guests.orders["j2:s1:1"] = "eve"
+        async with guests_of(guests, "http://127.0.0.1:9") as inside:
+            assert inside is not None
+            asked = inside.admits(AnyOf("uva", plain, [issued]))
+            anna = request((await guests.invite(ORDER)).token)
+            by_site = SimpleNamespace(id="j2:s1:1", job="j2", user="eve")
+            eve = request((await guests.invite(by_site)).token)
+            assert [(await asked(one)).user for one in (anna, eve)] == ["anna", "eve"]
+            tokens.write_text("a-plain-token-of-root root admin\n")
+            with pytest.raises(SiteRefused, match="not known here any more"):
+                await asked(anna)
+            assert (await asked(eve)).user == "eve"
+            revoked.write_text("user eve\n")
+            with pytest.raises(SiteRefused, match="revoked"):
+                await asked(eve)
 
     asyncio.run(story())
 

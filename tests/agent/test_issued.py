@@ -209,6 +209,10 @@ def test_what_was_revoked_is_refused_from_the_next_request_on(
     door.revoked.write_text("user\n")
     with pytest.raises(ConfigError, match="user NAME"):
         Revoked(door.revoked)
+    door.revoked.write_bytes(b"user \xff\xfe\n")
+    door.refuses(issuer.token(iat=later, exp=later + 60), "cannot be read")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        Revoked(door.revoked)
 
 
 def test_keys_that_an_issuer_withdraws_are_not_believed_for_long(
@@ -228,6 +232,20 @@ def test_keys_that_an_issuer_withdraws_are_not_believed_for_long(
     issuer.keys.append(EC.as_dict(private=False))
     door.clock.ahead = 320.0
     assert door.asked(issuer.token("ES256", iat=later, exp=later + 60)).user == "anna"
+
+
+def test_a_token_with_an_unknown_key_takes_nobody_elses_keys_away(
+    door: Door, issuer: TestIssuer
+) -> None:
+    assert door.asked(issuer.token()).user == "anna"
+    issuer.changes = {"issuer": "https://evil.example.org"}  # as if it did not answer
+    door.clock.ahead = 10.0
+    unknown = f"{b64({'alg': 'RS256', 'kid': 'nobody'})}.{b64(issuer.claims())}.{b64(b'x')}"
+    door.refuses(unknown, "does not publish")
+    assert door.asked(issuer.token()).user == "anna"
+    door.clock.ahead = 320.0
+    later = int(time.time()) + 320
+    door.refuses(issuer.token(iat=later, exp=later + 60), "cannot be had")
 
 
 def test_who_cannot_ask_the_issuer_lets_nobody_in(door: Door, issuer: TestIssuer) -> None:
