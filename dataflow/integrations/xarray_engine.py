@@ -37,10 +37,10 @@ class DataflowEntrypoint(BackendEntrypoint):
         UnreadableDataset
             If it is no array: tables and files are for ``session.open``.
         """
-        from dataflow.session.connecting import connect, latest
+        from dataflow.session.connecting import current
 
         name = unquote(os.fspath(filename_or_obj).removeprefix(SCHEME))
-        opened = (latest() or connect()).open(name)
+        opened = current().open(name)
         if isinstance(opened, xr.DataArray):
             encoding = dict(opened.encoding)
             opened = opened.to_dataset(name=opened.name or "data")

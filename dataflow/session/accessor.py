@@ -105,9 +105,9 @@ class Flow:
 
 
 def _session() -> Session:
-    from dataflow.session.connecting import connect, latest
+    from dataflow.session.connecting import current
 
-    return latest() or connect()
+    return current()
 
 
 xr.register_dataset_accessor("flow")(Flow)  # type: ignore[no-untyped-call]

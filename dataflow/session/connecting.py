@@ -150,7 +150,12 @@ def job(id: str) -> Job:
     UnknownJob
         If nobody has heard of it.
     """
-    return (latest() or connect()).job(id)
+    return current().job(id)
+
+
+def current() -> Session:
+    """The session that was connected last; one is connected if none is open."""
+    return latest() or connect()
 
 
 def latest() -> Session | None:

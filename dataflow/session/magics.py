@@ -27,13 +27,13 @@ def flow(line: str) -> Any:
     ConfigError
         If it is none of these questions.
     """
-    from dataflow.session.connecting import connect, latest
+    from dataflow.session.connecting import current
 
     words = shlex.split(line)
     if not words or words[0] in ("help", "-h", "--help"):
         print(USAGE)
         return None
-    return _answer(latest() or connect(), words[0], words[1:], line)
+    return _answer(current(), words[0], words[1:], line)
 
 
 def _answer(session: Session, what: str, rest: list[str], line: str) -> Any:
