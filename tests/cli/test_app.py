@@ -127,7 +127,7 @@ def run(
 ) -> tuple[int, list[Any]]:
     """Exit code of a command, and what it asked of the session."""
     session = Session(error)
-    monkeypatch.setattr(command_line, "_session", lambda: session)
+    monkeypatch.setattr(command_line, "session", lambda: session)
     with pytest.raises(SystemExit) as left:
         command_line.main(arguments)
     return int(left.value.code or 0), session.asked
@@ -219,7 +219,7 @@ def test_exit_codes(
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     session = Session(UnknownJob("j9"))
-    monkeypatch.setattr(command_line, "_session", lambda: session)
+    monkeypatch.setattr(command_line, "session", lambda: session)
     with pytest.raises(UnknownJob):
         command_line.main(["--debug", "jobs"])
 
