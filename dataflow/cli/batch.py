@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
@@ -157,7 +157,7 @@ def run(file: Path, *, sites: Path | None, parallel: int | None, dry: bool, json
     """Run the sweep of a file and print what became of it; whether all is done."""
     sweep = read_sweep(file)
     if parallel is not None:
-        sweep = Sweep(runs=sweep.runs, engine=sweep.engine, parallel=parallel)
+        sweep = replace(sweep, parallel=parallel)
     if dry:
         _print([_planned(run) for run in sweep.runs], json_)
         return True

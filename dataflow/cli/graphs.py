@@ -1,4 +1,4 @@
-"""``dataflow plan``, ``run`` and ``why``: graphs that a Python file builds, from the command line."""
+"""``dataflow plan`` and ``run``: graphs that a Python file builds, from the command line."""
 
 from __future__ import annotations
 

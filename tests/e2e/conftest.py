@@ -1,6 +1,6 @@
 """JupyterLab as a person has it: a server, a browser, sites that outlive the kernel.
 
-Where chromium or JupyterLab is missing the tests are skipped, but not in CI.
+They run by ``make lab``, and are skipped where chromium or JupyterLab is missing.
 """
 
 from __future__ import annotations
@@ -99,7 +99,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory, federation: Any) -> Iterator[t
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
-        _end_group(server.pid)
 
 
 def _url(server: subprocess.Popen[bytes], home: Path) -> str:
@@ -112,11 +111,3 @@ def _url(server: subprocess.Popen[bytes], home: Path) -> str:
                 break  # it is being written
         time.sleep(0.1)
     raise RuntimeError(f"JupyterLab did not start:\n{(home / 'log').read_text()[-3000:]}")
-
-
-def _end_group(group: int) -> None:
-    """Kernels that the server left behind."""
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        return

@@ -327,7 +327,7 @@ def test_reproducible_science(universities: Federation, connect: Connect, agree:
     terms = {"archetypes": (TWICE,), "compute_providers": ("desk",), "forced": forced}
     agree(agreement("vu", relation(**terms)))
     anna = connect("anna")
-    graph = wages.average(wages.query(anna["vu/wageGap"]), tag="twice")
+    graph = wages.average(wages.query(anna["vu/wageGap"]), tag=f"twice-{time.time_ns()}")
     plan = anna.plan(graph, request="sqlDataRequest")
     assert {plan.label(a.key): a.site for a in plan.assignments}["sql-algorithm"] == "vu"
     assert plan.again is not None
@@ -351,7 +351,7 @@ def test_what_cannot_be_reproduced_is_not_given_out(connect: Connect, agree: Any
     terms = {"archetypes": (TWICE,), "compute_providers": ("desk",)}
     agree(agreement("vu", relation(**terms)))
     anna = connect("anna")
-    graph = wages.drawn(wages.query(anna["vu/wageGap"]), tag="differs")
+    graph = wages.drawn(wages.query(anna["vu/wageGap"]), tag=f"differs-{time.time_ns()}")
     plan = anna.plan(graph, request="sqlDataRequest")
     job = anna.submit(plan)
     with pytest.raises(NotReproduced, match=r"part-000000\.parquet") as failed:

@@ -12,8 +12,8 @@ from dataflow.storage.open import zarr_store
 
 
 def test_nobody_answers_whoever_reads() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    store = zarr_store(f"http://127.0.0.1:{port}/data")
-    with pytest.raises(StorageError, match="HTTP error"):
-        zarr.open(store=store, mode="r")
+    with socket.socket() as nobody:  # the port is taken, and nobody listens there
+        nobody.bind(("127.0.0.1", 0))
+        store = zarr_store(f"http://127.0.0.1:{nobody.getsockname()[1]}/data")
+        with pytest.raises(StorageError, match="HTTP error"):
+            zarr.open(store=store, mode="r")

@@ -11,6 +11,12 @@ import pytest
 from dataflow.testing import browser
 
 
+@pytest.fixture(autouse=True)
+def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever whoever runs the tests has set for himself."""
+    monkeypatch.delenv("DATAFLOW_LIVE_VIEWS", raising=False)
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     pytest.importorskip("anywidget", reason="the extra 'notebook' is not installed")

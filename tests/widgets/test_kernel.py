@@ -100,6 +100,8 @@ def kernel(tmp_path: Path) -> Iterator[Kernel]:
         manager.cleanup_resources()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_program_gets_the_picture_and_a_page_the_job_as_it_goes(
     kernel: Kernel, tmp_path: Path
 ) -> None:

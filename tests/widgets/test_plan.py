@@ -131,7 +131,7 @@ CONTRAST = """
 """
 
 
-def test_at_rest_it_is_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_rest_it_is_the_picture() -> None:
     view = made()
     bundle, _ = view._repr_mimebundle_()
     assert set(bundle) == {"text/plain", "text/html"}, "nobody looks: nothing is kept for a page"
