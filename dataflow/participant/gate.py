@@ -353,7 +353,8 @@ class Gate:
             if because and not proving.compares(reader.sites, found, known):
                 self._refuse(reader, replica, f"{self._site.name}: {because}")
             if found.denial is not None:
-                grants = self._reusing(replica.key, key)
+                # What all may have is still for somebody: who is nobody is refused.
+                grants = self._reusing(replica.key, key) if reader.user else ()
                 if not grants:
                     self._refuse(reader, replica, found.denial.because)
             if reader.sites and not any(grant.relation.derived.copy for grant in grants):

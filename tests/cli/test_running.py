@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import structlog
 import yaml
 
 import dataflow as flow
@@ -34,6 +35,7 @@ def nothing(session):
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DATAFLOW_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.delenv("DATAFLOW_SITE_FILE", raising=False)
+    structlog.reset_defaults()  # a test before may have listened to it, which counts as configured
     monkeypatch.syspath_prepend(str(tmp_path))  # what the command adds goes with the test
     (tmp_path / "graphs.py").write_text(GRAPH)
     return tmp_path
