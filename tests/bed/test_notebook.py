@@ -16,6 +16,7 @@ from bed_network import until
 from bed_sites import Sites
 
 import dataflow as flow
+from dataflow.client.probe import SIZES
 from dataflow.testing.bed import Bed
 
 nbformat = pytest.importorskip("nbformat")
@@ -136,7 +137,8 @@ def test_a_notebook_goes_to_half_a_gigabyte(bed: Bed, tmp_path: Path) -> None:
         marks = host.run(f"ls {home}/marks").stdout.split()
         assert sorted(mark.partition("-")[0] for mark in marks) == ["go", "spread", "total"]
         crossed = bed.link("hpc").bytes - before
-        assert crossed.to + crossed.from_ < 2_000_000, crossed
+        # Beside it, each of the two sessions finds out once how wide the road is.
+        assert crossed.to + crossed.from_ - 2 * sum(SIZES) < 2_000_000, crossed
     finally:
         if papermill is not None and papermill.poll() is None:
             papermill.kill()
