@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -27,21 +28,23 @@ class Learning:
 
     def __init__(self, records: Records, clock: Callable[[], float]) -> None:
         self._records, self._clock = records, clock
-        self._measured: tuple[int, Measurements] | None = None
+        self._measured: tuple[Any, Measurements] | None = None
 
     def measurements(self) -> Measurements:
         """What all sites have learned from finished work."""
-        written = [record for _, record in self._records.written("measurement")]
-        seen = sum(self._records.versions().values())
+        seen = (
+            self._records.written("measurement"),
+            frozenset([self._records.site, *(site.name for site in self._records.sites())]),
+        )
         if self._measured is None or self._measured[0] != seen:
-            self._measured = (seen, observe.measurements_of(written))
+            self._measured = (seen, observe.measurements_of(*seen))
         return self._measured[1]
 
     def from_job(self, state: JobState) -> None:
         """Fold what a finished job has shown into this site's measurements and links."""
         try:
-            for seen in observe.observations(state.plan, list(state.stored.values())):
-                name = f"pace:{seen.operation}:{seen.site}"
+            for seen in observe.of_job(state):
+                name = observe.pace_id(seen.operation, seen.site)
                 self._records.put(
                     "measurement",
                     name,

@@ -18,8 +18,10 @@ from dataflow.placement.limits import keep_limits
 from dataflow.placement.make import graph_of, make_plan
 from dataflow.placement.measurements import Measurements
 from dataflow.placement.plan import Keep, Plan
+from dataflow.placement.room import has_room, rooms_of
 from dataflow.placement.solve import Rule
 from dataflow.placement.spread import Wanted, moved, spread
+from dataflow.placement.steady import steadily
 from dataflow.policy.archetype import Load
 from dataflow.policy.check import Verdict
 from dataflow.policy.scope import At, Bind, Scope, choose, has_both, scope_of, too_far
@@ -50,6 +52,7 @@ def plan_graph(
     objective: Objective = "balanced",
     deadline: float | None = None,
     budget: float | None = None,
+    quantile: float | None = None,
 ) -> Plan:
     """A plan for a graph in the world as the snapshot shows it.
 
@@ -65,6 +68,8 @@ def plan_graph(
         If a site is lost during the run, results that need it may be left out.
     objective, deadline, budget
         See :func:`dataflow.placement.aim.aim_of`.
+    quantile
+        See :func:`dataflow.placement.make.make_plan`.
 
     Raises
     ------
@@ -83,6 +88,7 @@ def plan_graph(
         graph, snapshot, asking or Asking(), scope=scope, excluded=excluded, loads=loads
     )
     replicas = answer.readable(snapshot.replicas)
+    rooms = rooms_of(snapshot.topology, snapshot.replicas)
     plan = make_plan(
         answer.graph,
         topology=snapshot.topology,
@@ -100,21 +106,24 @@ def plan_graph(
             "excluded": excluded,
             "pinned": pinned,
             **({"partial": True} if partial else {}),
-            **_asked_for(objective, deadline, budget),
+            **_asked_for(objective, deadline, budget, quantile),
             **(told or {}),
         },
         aim=aim,
+        quantile=quantile,
+        rooms=rooms,
     )
     wanted = _wanted(answer.graph, snapshot, scope, answer.verdicts, excluded)
+    measured = measurements.at(quantile)
     whole = spread(
-        plan, wanted, topology=snapshot.topology, replicas=replicas, measurements=measurements
+        plan, wanted, topology=snapshot.topology, replicas=replicas, measurements=measured
     )
     whole = reproduced(answer.written_into(whole), answer, snapshot, replicas, excluded)
-    return keep_limits(_open_roads(whole), aim)
+    return keep_limits(has_room(_open_roads(whole), rooms, measured), aim)
 
 
 def _asked_for(
-    objective: Objective, deadline: float | None, budget: float | None
+    objective: Objective, deadline: float | None, budget: float | None, quantile: float | None
 ) -> dict[str, Any]:
     """What the options remember of an aim; nothing of the usual one."""
     words: Any = None
@@ -122,7 +131,7 @@ def _asked_for(
         words = dict(objective)
     elif objective != "balanced":
         words = objective if isinstance(objective, str) else list(objective)
-    asked = {"objective": words, "deadline": deadline, "budget": budget}
+    asked = {"objective": words, "deadline": deadline, "budget": budget, "quantile": quantile}
     return {name: value for name, value in asked.items() if value is not None}
 
 
@@ -232,31 +241,43 @@ def _rest_of(
     asking = asked_again(plan.request, state.user, now)
     answer = ask_owners(graph, snapshot, asking, scope=scope, excluded=excluded)
     copies = answer.readable(_copies(state, snapshot, answer.graph, excluded))
-    rest = make_plan(
-        answer.graph,
-        topology=snapshot.topology,
-        replicas=copies,
-        verdicts=answer.verdicts,
-        measurements=measurements,
-        result_at=plan.result_at,
-        keep=plan.keep,
-        rule=plan.options.get("rule", "cheapest"),
-        pinned={step: site for step, site in pinned.items() if site not in excluded},
-        near=near,
-        options={**plan.options, "excluded": excluded},
-        # a deadline was for the whole: the rest goes on without, as well as it can
-        aim=aim_of(plan.options.get("objective") or "balanced"),
-    )
+    # a deadline was for the whole: the rest goes on without, as well as it can
+    aim = aim_of(plan.options.get("objective") or "balanced")
+    decided = {step: site for step, site in pinned.items() if site not in excluded}
+    rooms = rooms_of(snapshot.topology, snapshot.replicas)
+    quantile = plan.options.get("quantile")
+    measured = measurements.at(quantile)
+
+    def made(present: Mapping[str, str]) -> Plan:
+        return make_plan(
+            answer.graph,
+            topology=snapshot.topology,
+            replicas=copies,
+            verdicts=answer.verdicts,
+            measurements=measurements,
+            result_at=plan.result_at,
+            keep=plan.keep,
+            rule=plan.options.get("rule", "cheapest"),
+            pinned={**present, **decided},
+            near=near,
+            options={**plan.options, "excluded": excluded},
+            aim=aim,
+            quantile=quantile,
+            rooms=rooms,
+        )
+
+    rest = steadily(made, plan, excluded, aim)
     whole = spread(
         rest,
         _wanted(answer.graph, snapshot, scope, answer.verdicts, excluded),
         topology=snapshot.topology,
         replicas=copies,
-        measurements=measurements,
+        measurements=measured,
     )
     done = state.compared
     whole = answer.written_into(whole)
-    return _open_roads(reproduced(whole, answer, snapshot, copies, excluded, compared=done))
+    whole = reproduced(whole, answer, snapshot, copies, excluded, compared=done)
+    return has_room(_open_roads(whole), rooms, measured)
 
 
 def _open_roads(plan: Plan) -> Plan:

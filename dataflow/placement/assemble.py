@@ -17,6 +17,7 @@ from dataflow.graph.operation import Step
 from dataflow.placement.aim import BALANCED, PRICE, Aim
 from dataflow.placement.cost import Tally, bytes_moved, simulate, transfers
 from dataflow.placement.facts import Facts, time_is_guessed
+from dataflow.placement.likely import Expected, near
 from dataflow.placement.numbers import model_of
 from dataflow.placement.plan import Assignment, Candidate, Keep, Plan, Segment, Transfer
 from dataflow.placement.problem import Bools, Floats, Problem
@@ -44,6 +45,7 @@ def assemble(
     options: Mapping[str, Any],
     aim: Aim = BALANCED,
     notes: Sequence[str] = (),
+    likely: Expected | None = None,
 ) -> Plan:
     """The plan that says in records what a solution says in numbers."""
     graph, problem, sites = facts.graph, facts.problem, solution.sites
@@ -52,7 +54,9 @@ def assemble(
     outputs = set(graph.outputs)
     stored = {i for i, key in enumerate(problem.tasks) if keep == "all" or key in outputs}
     segments = [_segment(facts, keys, part) for part in cut(problem, sites, stored)]
-    assignments = _assignments(facts, solution)
+    assignments = _assignments(facts, solution, likely)
+    for step, between in zip(facts.steps, likely.steps if likely else (), strict=False):
+        assignments[step.key] = replace(assignments[step.key], likely=between)
     chosen = set(problem.tasks) | set(facts.reused)
     steps = tuple(step for key, step in graph.steps.items() if key in chosen)
     running = {step.key: step for step in steps}
@@ -87,6 +91,7 @@ def assemble(
         money=solution.money,
         energy=solution.energy,
         model=model_of(facts, aim),
+        likely=likely.whole if likely else None,
     )
 
 
@@ -105,7 +110,7 @@ def _transfers(facts: Facts, solution: Solution) -> tuple[Transfer, ...]:
                 id=f"t:{key[:12]}:{names[source]}:{names[target]}",
                 key=key,
                 nbytes=round(nbytes),
-                seconds=busy + float(problem.latency[source, target]),
+                seconds=busy + road.latency,
             )
         )
     return tuple(found)
@@ -149,7 +154,9 @@ def _extents(original: Graph, facts: Facts) -> dict[str, Extent]:
     return extents
 
 
-def _assignments(facts: Facts, solution: Solution) -> dict[str, Assignment]:
+def _assignments(
+    facts: Facts, solution: Solution, likely: Expected | None
+) -> dict[str, Assignment]:
     problem, names = facts.problem, facts.world.names
     sites = solution.sites
     found: dict[str, Assignment] = {}
@@ -182,6 +189,7 @@ def _assignments(facts: Facts, solution: Solution) -> dict[str, Assignment]:
                         because="chosen",
                         seconds=solution.seconds,
                         nbytes=round(total),
+                        likely=None if likely is None else likely.whole.seconds,
                     )
                 )
             elif allowed[site]:
@@ -192,6 +200,7 @@ def _assignments(facts: Facts, solution: Solution) -> dict[str, Assignment]:
                         because=_difference(seconds_row[site], bytes_row[site]),
                         seconds=max(0.0, solution.seconds + seconds_row[site]),
                         nbytes=max(0, round(total + bytes_row[site])),
+                        likely=_likely(likely, sites, task, site, total, bytes_row[site]),
                     )
                 )
             else:
@@ -220,6 +229,20 @@ def _assignments(facts: Facts, solution: Solution) -> dict[str, Assignment]:
             starts=solution.start[task],
         )
     return found
+
+
+def _likely(
+    likely: Expected | None,
+    sites: Sequence[int],
+    task: int,
+    site: int,
+    total: float,
+    more: float,
+) -> tuple[float, float] | None:
+    """Between what and what a plan is with one step elsewhere; ``None`` where its bytes tell them apart."""
+    if likely is None or len(sites) > SIMULATED_STEPS or not near(total, total + more):
+        return None
+    return likely.with_sites([*sites[:task], site, *sites[task + 1 :]])
 
 
 def _changes(problem: Problem, solution: Solution) -> tuple[Floats, Floats]:

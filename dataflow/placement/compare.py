@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from dataflow._html import Markup, block, escape, plain_table, table
 from dataflow._quantities import format_bytes, format_seconds
+from dataflow.placement.likely import alike
 from dataflow.placement.plan import Plan
 
-#: Predictions that differ by less than this share cannot be told apart.
-APART = 0.01
 _HEADER = ("what", "before", "after")
 
 
@@ -36,8 +35,8 @@ class Difference:
     seconds, nbytes, money, energy
         Of the second plan less those of the first.
     alike
-        Whether predicted seconds and bytes are so near to each other that nothing follows from it
-        (within 1 %).
+        Whether nothing follows from the predicted seconds and bytes: they are within 3 %, or one plan
+        is better where all goes well and the other where all goes badly.
     """
 
     steps: tuple[Moved, ...]
@@ -87,12 +86,8 @@ def difference(before: Plan, after: Plan) -> Difference:
         nbytes=after.nbytes - before.nbytes,
         money=after.money - before.money,
         energy=after.energy - before.energy,
-        alike=_near(before.seconds, after.seconds) and _near(before.nbytes, after.nbytes),
+        alike=alike(before, after),
     )
-
-
-def _near(one: float, other: float) -> bool:
-    return abs(one - other) <= APART * max(one, other)
 
 
 def _sites(plan: Plan) -> dict[str, str]:

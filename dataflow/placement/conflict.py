@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 from dataflow.policy.check import AGREEMENT, AWAY, EXCLUDED, MEMORY, SCOPE, STORES
 
+#: The rule of sites that have no room for what a step keeps there.
+DISK = "disk"
 PINNED, UNHEARD = "pinned", "unknown"
 #: What is easier to change comes first, between equally few: the user's own words before the owners'.
-_ORDER = (PINNED, SCOPE, EXCLUDED, MEMORY, AGREEMENT, "trust", AWAY, UNHEARD, STORES)
+_ORDER = (PINNED, SCOPE, EXCLUDED, DISK, MEMORY, AGREEMENT, "trust", AWAY, UNHEARD, STORES)
 #: Beyond so many tries the best that was met is told.
 _TRIES = 20_000
 

@@ -61,7 +61,8 @@ def simulate(problem: Problem, sites: Sequence[int]) -> Run:
 
     Steps of a site start in the order of their numbers among those that are ready, transfers of a
     link in the order of the steps that wait for them; a copy appears one latency after its link is
-    free again. Events of one moment are all applied before anything new starts, so that a choice
+    free again. What a site has of its own is there when the site begins, and leaves it after
+    the job's lead. Events of one moment are all applied before anything new starts, so that a choice
     has exactly one outcome.
     """
     held, count = len(problem.held), len(problem.tasks)
@@ -112,16 +113,32 @@ def simulate(problem: Problem, sites: Sequence[int]) -> Run:
                 heapq.heappush(events, (appear, 2, item, link[1]))
         changed_links.clear()
 
-    for site in range(len(problem.sites)):
+    alone: list[list[int]] = [[] for _ in problem.sites]
+    for task, items in enumerate(problem.inputs):
+        if not items:
+            alone[sites[task]].append(task)
+
+    def opens(site: int) -> None:
         for item in range(held):
             if home[item][site]:
                 appears(item, site)
-    for task, items in enumerate(problem.inputs):
-        if not items:
-            heapq.heappush(ready[sites[task]], task)
-            changed_sites.add(sites[task])
-    for item in range(held):
-        exists(item)
+        for task in alone[site]:
+            heapq.heappush(ready[site], task)
+            changed_sites.add(site)
+
+    def leave() -> None:
+        for item in range(held):
+            exists(item)
+
+    for site in range(len(problem.sites)):
+        if problem.begins is None or not problem.begins[site]:
+            opens(site)
+        else:
+            heapq.heappush(events, (float(problem.begins[site]), 3, 0, site))
+    if problem.lead:
+        heapq.heappush(events, (problem.lead, 4, 0, 0))
+    else:
+        leave()
     begin(0.0)
     while events:
         now = events[0][0]
@@ -135,9 +152,13 @@ def simulate(problem: Problem, sites: Sequence[int]) -> Run:
             elif what == 1:
                 busy_links.discard((which, site))
                 changed_links.add((which, site))
-            else:
+            elif what == 2:
                 appears(which, site)
-            last = now if what != 1 else last
+            elif what == 3:
+                opens(site)
+            else:
+                leave()
+            last = now if what in (0, 2) else last
         begin(now)
     return Run(last, tuple(start), tuple(end))
 

@@ -21,8 +21,8 @@ def text(plan: Plan) -> str:
     if plan.transfers:
         rows = [_transfer_row(plan, transfer) for transfer in plan.transfers[:MOST_ROWS]]
         lines += ["", plain_table(_TRANSFERS, rows), *_more(len(plan.transfers))]
-    if plan.least is not None:
-        lines += ["", bounds(plan)]
+    told = [words for words in (likely(plan), bounds(plan)) if words]
+    lines += ["", *told] if told else []
     if plan.notes:
         lines += ["", *(f"note: {note}" for note in plan.notes)]
     return "\n".join(lines)
@@ -37,6 +37,13 @@ def bounds(plan: Plan) -> str:
         f"no plan for these steps ends before {format_seconds(plan.least.seconds)} or moves less "
         f"than {format_bytes(plan.least.nbytes)}{best}"
     )
+
+
+def likely(plan: Plan) -> str:
+    """Between what and what its figures are to be expected, in one line; empty if nobody knows."""
+    from dataflow.placement.likely import in_words
+
+    return in_words(plan.likely) if plan.likely is not None and plan.assignments else ""
 
 
 def html(plan: Plan) -> str:
@@ -80,7 +87,8 @@ def html(plan: Plan) -> str:
     headline = repr(plan).strip("<>") + (
         f"; results end at {plan.result_at}" if plan.result_at else ""
     )
-    least = [Markup(f"<p><small>{_b(bounds(plan))}</small></p>")] if plan.least else []
+    told = [words for words in (likely(plan), bounds(plan)) if words]
+    least = [Markup(f"<p><small>{_b('; '.join(told))}</small></p>")] if told else []
     return block(Markup(f"<p>{_b(headline)}</p>"), Markup(draw(plan)), *least, *folded).text
 
 

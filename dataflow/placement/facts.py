@@ -7,7 +7,7 @@ not run, and neither is what only led to it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,11 +16,13 @@ from dataflow.errors import NoAllowedSite, PlacementError
 from dataflow.graph.extents import UNKNOWN
 from dataflow.graph.graph import Graph
 from dataflow.graph.operation import Operation, Step
+from dataflow.placement.amounts import amounts_of, never_run, only_combines, roads_of
 from dataflow.placement.conflict import PINNED, UNHEARD, Row, least_change
 from dataflow.placement.lifetimes import within_walltime
-from dataflow.placement.measurements import GUESSED_FIXED, GUESSED_RATE, Measurements, identity
+from dataflow.placement.measurements import GUESSED_FIXED, GUESSED_RATE, Measurements
 from dataflow.placement.prices import prices_of
 from dataflow.placement.problem import Bools, Floats, Problem
+from dataflow.placement.room import Rooms, within_room
 from dataflow.policy.check import AWAY, EXCLUDED, Verdict
 from dataflow.sites import Link, Topology
 
@@ -36,7 +38,7 @@ class World:
     """What does not depend on how the graph is split: sites, roads, copies within reach.
 
     ``gone`` are the sites that neither run nor serve anything for this plan; ``lost`` the copies of
-    which none is within reach.
+    which none is within reach; ``rooms`` the bytes that may still be kept at sites, where that is limited.
     """
 
     topology: Topology
@@ -46,6 +48,7 @@ class World:
     copies: Mapping[str, tuple[Replica, ...]]
     lost: Replicas
     gone: frozenset[str]
+    rooms: Rooms = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,8 +57,8 @@ class Facts:
 
     ``steps`` are those that run, ``reused`` those whose stored result is read or asked for,
     ``sizes`` bytes in memory by key, ``fixed`` and ``per_byte`` (``T x S``) the seconds that steps
-    take, ``guessed`` the keys whose size nobody knows and ``untimed`` the operations that never ran
-    anywhere.
+    take, ``guessed`` the keys whose size nobody knows, ``untimed`` the operations that never ran
+    anywhere, and ``kept`` the keys that are stored wherever they are made.
     """
 
     graph: Graph
@@ -70,6 +73,7 @@ class Facts:
     per_byte: Floats
     guessed: tuple[str, ...]
     untimed: tuple[str, ...]
+    kept: frozenset[str]
 
 
 def world(
@@ -80,6 +84,7 @@ def world(
     verdicts: Verdicts,
     measurements: Measurements,
     near: str = "",
+    rooms: Rooms | None = None,
 ) -> World:
     """Sites in the order of preference, the roads between them and the copies within reach."""
     away = set(topology.away)
@@ -90,9 +95,7 @@ def world(
         ):
             away.add(site.name)
     known = {site.name for site in topology.sites}
-    roads = {
-        (link.source, link.target): link for row in measurements.apply_to(topology) for link in row
-    }
+    roads = roads_of(measurements, topology)
     names = sorted(
         known,
         key=lambda name: (roads[near, name].seconds(_NEAR_BYTES) if near in known else 0, name),
@@ -113,6 +116,7 @@ def world(
         copies=copies,
         lost=lost,
         gone=frozenset(away),
+        rooms=rooms or {},
     )
 
 
@@ -135,7 +139,7 @@ def pose(
     graph, world, verdicts
         Verdicts for every step of this graph.
     sizes
-        Bytes in memory by key, see :func:`sizes_of`.
+        Bytes in memory by key, see :func:`~dataflow.placement.amounts.sizes_of`.
     made_of
         For steps that were split the datasets that the whole step is made of; breaks ties between
         collectors.
@@ -152,29 +156,26 @@ def pose(
     steps = tuple(graph.steps[key] for key in tasks)
     fetch = [[_nearest(world, key, target) for target in world.names] for key in held]
     where = {name: i for i, name in enumerate(world.names)}
-    paces = _paces(steps, world)
-    untimed = tuple(dict.fromkeys(s.operation.name for s in steps if _never_run(s, world)))
-    read = np.array([sum(sizes[key] for key in step.inputs) for step in steps], dtype=float)
-    fixed, per_byte = (
-        np.array([pace[k] for pace in paces], dtype=float).reshape(len(steps), len(where))
-        for k in (0, 1)
-    )
+    measured = world.measurements
+    untimed = tuple(dict.fromkeys(s.operation.name for s in steps if never_run(s, measured)))
+    amounts = amounts_of(steps, world.names, world.topology, world.roads, measured, sizes)
     collectors = tuple(i for i, step in enumerate(steps) if step.stage == "combine")
-    seconds = fixed + per_byte * read[:, None]
     verdicts = within_walltime(
         verdicts,
         steps,
-        seconds,
+        amounts.seconds,
         [world.topology.site_by_name[name] for name in world.names],
-        [not (_only_combines(step) or _never_run(step, world)) for step in steps],
+        [not (only_combines(step) or never_run(step, measured)) for step in steps],
     )
-    allowed, within = _allowed(steps, world, verdicts, pinned or {})
     egress, watts = prices_of(world.topology, world.names)
+    unset = np.ones((len(steps), len(where)), dtype=bool)
     problem = Problem(
         sites=world.names,
         workers=tuple(max(1, world.topology.site_by_name[n].workers) for n in world.names),
-        bandwidth=_matrix(world, "bandwidth"),
-        latency=_matrix(world, "latency"),
+        bandwidth=amounts.bandwidth,
+        latency=amounts.latency,
+        begins=amounts.begins,
+        lead=amounts.lead,
         held=tuple(held),
         tasks=tuple(tasks),
         inputs=tuple(tuple(dict.fromkeys(number[k] for k in step.inputs)) for step in steps),
@@ -188,10 +189,10 @@ def pose(
             ],
             dtype=float,
         ).reshape(len(held), len(where)),
-        nbytes=np.array([sizes[key] for key in tasks], dtype=float),
-        seconds=seconds,
-        allowed=allowed,
-        within=within,
+        nbytes=amounts.nbytes,
+        seconds=amounts.seconds,
+        allowed=unset,
+        within=unset,
         deliver=tuple(number[key] for key in graph.outputs) if result_at else (),
         client=where[result_at] if result_at else -1,
         collectors=collectors,
@@ -202,7 +203,12 @@ def pose(
         egress=egress,
         watts=watts,
     )
-    guessed = tuple(key for key in tasks if graph.extents[key].guessed.startswith(UNKNOWN))
+    guessed = [key for key in tasks if graph.extents[key].guessed.startswith(UNKNOWN)]
+    guessed = [key for key in guessed if not _measured(graph.steps[key], world)]
+    kept = frozenset(tasks if keep_all else graph.outputs)
+    verdicts = within_room(verdicts, steps, problem, world.rooms, kept=kept, guessed=guessed)
+    allowed, within = _allowed(steps, world, verdicts, pinned or {})
+    problem = replace(problem, allowed=allowed, within=within)
     return Facts(
         graph=graph,
         world=world,
@@ -212,32 +218,12 @@ def pose(
         reused=tuple(key for key in held if key in graph.steps),
         fetch=fetch,
         sizes=sizes,
-        fixed=fixed,
-        per_byte=per_byte,
-        guessed=tuple(k for k in guessed if not _measured(graph.steps[k], world)),
+        fixed=amounts.fixed,
+        per_byte=amounts.per_byte,
+        guessed=tuple(guessed),
+        kept=kept,
         untimed=untimed,
     )
-
-
-def sizes_of(graph: Graph, measurements: Measurements) -> dict[str, int]:
-    """Bytes in memory of every source and result, as well as they are known.
-
-    Where the graph knows nothing, the ratio of output to input of earlier runs is used; the rest
-    follows from it through the graph.
-    """
-    extents = graph.extents
-    sizes = {key: extent.nbytes for key, extent in extents.items()}
-    if not measurements.output_ratio:
-        return sizes
-    for key, step in graph.steps.items():
-        guessed = extents[key].guessed
-        largest = max((sizes[wanted] for wanted in step.inputs), default=sizes[key])
-        ratio = measurements.output_ratio.get(identity(step.operation))
-        if guessed.startswith(UNKNOWN) and ratio is not None and step.stage in ("whole", "part"):
-            sizes[key] = max(1, round(ratio * sum(sizes[wanted] for wanted in step.inputs)))
-        elif guessed.startswith((UNKNOWN, "same")):
-            sizes[key] = largest
-    return sizes
 
 
 def _needed(
@@ -292,42 +278,8 @@ def _nearest(world: World, key: str, target: str) -> Replica:
     return min(world.copies[key], key=price)
 
 
-def _matrix(world: World, field: str) -> Floats:
-    local = float("inf") if field == "bandwidth" else 0.0
-    rows = [
-        [local if a == b else getattr(world.roads[a, b], field) for b in world.names]
-        for a in world.names
-    ]
-    return np.array(rows, dtype=float).reshape(len(world.names), len(world.names))
-
-
-def _paces(steps: Sequence[Step], world: World) -> list[tuple[list[float], list[float]]]:
-    """Per step the fixed seconds and the seconds per byte at each site."""
-    sites = [world.topology.site_by_name[name] for name in world.names]
-    known: dict[tuple[str, bool], tuple[list[float], list[float]]] = {}
-    found = []
-    for step in steps:
-        token = (identity(step.operation), _only_combines(step))
-        if token not in known:
-            operation = step.operation
-            given = Measurements(load=world.measurements.load) if token[1] else world.measurements
-            paces = [given.pace(operation, site, world.topology)[0] for site in sites]
-            known[token] = ([p.fixed for p in paces], [p.per_byte for p in paces])
-        found.append(known[token])
-    return found
-
-
-def _only_combines(step: Step) -> bool:
-    """Whether a step adds up parts, whose time says nothing of the operation's own."""
-    return step.stage in ("merge", "combine")
-
-
-def _never_run(step: Step, world: World) -> bool:
-    return identity(step.operation) not in world.measurements.paces and not _only_combines(step)
-
-
 def _measured(step: Step, world: World) -> bool:
-    return identity(step.operation) in world.measurements.output_ratio
+    return world.measurements.ratio(step.operation, step.stage) is not None
 
 
 def _allowed(

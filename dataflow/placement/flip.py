@@ -88,7 +88,8 @@ def value(model: Model, fact: Fact, where: tuple[int, int]) -> float:
     if fact == "bandwidth":
         return model.bandwidth[one][other]
     if fact == "size":
-        return model.sizes[one]
+        made = one - len(model.held)
+        return model.moves[made] if model.moves and made >= 0 else model.sizes[one]
     read = sum(model.sizes[item] for item in model.reads[one])
     return model.fixed[one][other] + model.per_byte[one][other] * read
 

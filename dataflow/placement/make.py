@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 from dataflow.errors import PlacementError
@@ -12,10 +13,13 @@ from dataflow.graph.graph import Graph
 from dataflow.graph.operation import Step
 from dataflow.graph.split import split, taken_apart
 from dataflow.placement.aim import BALANCED, Aim, better
+from dataflow.placement.amounts import sizes_of
 from dataflow.placement.assemble import assemble
-from dataflow.placement.facts import Facts, Replicas, Verdicts, World, pose, sizes_of, world
-from dataflow.placement.measurements import Measurements
+from dataflow.placement.facts import Facts, Replicas, Verdicts, World, pose, world
+from dataflow.placement.likely import expected
+from dataflow.placement.measurements import LEAST_QUANTILE, MOST_QUANTILE, Measurements
 from dataflow.placement.plan import Keep, Plan
+from dataflow.placement.room import Rooms, overfull, refusal
 from dataflow.placement.solve import Rule, Solution, solve
 from dataflow.policy.check import inherit
 from dataflow.sites import Topology
@@ -23,6 +27,8 @@ from dataflow.sites import Topology
 #: Up to this many steps, splitting is priced against not splitting; larger graphs are split
 #: wherever it is known to save bytes.
 PRICED_STEPS = 60
+#: So often at most steps are put elsewhere for want of room where they are, and all is solved anew.
+MOST_ROUNDS = 100
 #: At most so many split steps are tried one by one.
 PRICED_SPLITS = 6
 
@@ -43,6 +49,8 @@ def make_plan(
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
     aim: Aim = BALANCED,
+    quantile: float | None = None,
+    rooms: Rooms | None = None,
 ) -> Plan:
     """A finished plan: site of every step, transfers, segments, price and reasons.
 
@@ -79,6 +87,12 @@ def make_plan(
         Kept in the plan, as a record of how it was asked for.
     aim
         What is to be least, and which limits are kept.
+    quantile
+        By which of the likely values is chosen, and which the plan's figures are: 0.9 are those that
+        are not exceeded in nine of ten runs. ``None`` for the middle.
+    rooms
+        Site → bytes that may still be kept there, see :mod:`dataflow.placement.room`; the others have
+        room enough.
 
     Raises
     ------
@@ -87,7 +101,8 @@ def make_plan(
     PlacementError
         If a source has no copy within reach, or ``result_at`` is no site that can be reached.
     """
-    measured = measurements or Measurements()
+    known = measurements or Measurements()
+    measured = known.at(_checked(quantile))
     if near and near not in topology.site_by_name:
         near = ""
     facts = world(
@@ -97,6 +112,7 @@ def make_plan(
         verdicts=verdicts,
         measurements=measured,
         near=near,
+        rooms=rooms,
     )
     _within_reach(facts, result_at)
     making = _Making(graph, facts, verdicts, result_at, keep, reuse, pinned or {}, rule, seed, aim)
@@ -109,7 +125,19 @@ def make_plan(
         keep=keep,
         options={"rule": rule, "reuse": reuse, **(options or {})},
         aim=aim,
+        likely=expected(chosen, solution.sites, known),
     )
+
+
+def _checked(quantile: float | None) -> float | None:
+    if quantile is None:
+        return None
+    number = isinstance(quantile, int | float) and not isinstance(quantile, bool)
+    if not (number and LEAST_QUANTILE <= quantile <= MOST_QUANTILE):
+        raise PlacementError(
+            f"quantile: {quantile!r} is not a share from {LEAST_QUANTILE:g} to {MOST_QUANTILE:g}"
+        )
+    return float(quantile)
 
 
 def graph_of(plan: Plan) -> Graph:
@@ -224,19 +252,39 @@ class _Making:
         verdicts = self.verdicts
         if graph is not self.graph:
             verdicts = inherit(verdicts, graph, self.world.topology)
-        facts = pose(
+        for tried in count():
+            facts = self._posed(graph, verdicts)
+            solution = solve(
+                facts.problem, rule=self.rule, aim=self.aim, seed=self.seed, quick=quick
+            )
+            full = overfull(
+                facts.problem,
+                solution.sites,
+                self.world.rooms,
+                kept=facts.kept,
+                guessed=facts.guessed,
+            )
+            if full is None:
+                return facts, solution
+            if not full.tasks or tried >= MOST_ROUNDS:
+                raise PlacementError(full.said())
+            refused = {full.site: refusal(full.needed, full.room)}
+            keys = [facts.problem.tasks[task] for task in full.tasks]
+            verdicts = {**verdicts, **{key: {**verdicts[key], **refused} for key in keys}}
+        raise AssertionError("the count has no end")
+
+    def _posed(self, graph: Graph, verdicts: Verdicts) -> Facts:
+        sizes = self.sizes if graph is self.graph else sizes_of(graph, self.world.measurements)
+        return pose(
             graph,
             self.world,
             verdicts=verdicts,
-            sizes=self.sizes if graph is self.graph else sizes_of(graph, self.world.measurements),
+            sizes=sizes,
             result_at=self.result_at,
             keep_all=self.keep == "all",
             reuse=self.reuse,
             pinned=self.pinned,
             made_of={} if graph is self.graph else self.made_of,
-        )
-        return facts, solve(
-            facts.problem, rule=self.rule, aim=self.aim, seed=self.seed, quick=quick
         )
 
 

@@ -47,6 +47,10 @@ class Model:
         As there.
     aim
         What was to be least.
+    moves
+        Bytes of each result when it moves; empty where they are as many as in memory.
+    begins, lead
+        As there.
     """
 
     sites: tuple[str, ...]
@@ -69,6 +73,9 @@ class Model:
     egress: Rows | None = None
     watts: tuple[float, ...] | None = None
     aim: Aim = BALANCED
+    moves: tuple[float, ...] = ()
+    begins: tuple[float, ...] | None = None
+    lead: float = 0.0
 
     def problem(self) -> Problem:
         """The arrays that the solver sees."""
@@ -97,7 +104,7 @@ class Model:
             inputs=tuple(tuple(dict.fromkeys(row)) for row in self.reads),
             held_source=source.reshape(held, width),
             held_bytes=moved.reshape(held, width),
-            nbytes=np.array(self.sizes[held:], dtype=float),
+            nbytes=np.array(self.moves or self.sizes[held:], dtype=float),
             seconds=table(self.fixed) + table(self.per_byte) * read[:, None],
             allowed=table(self.allowed, bool),
             within=table(self.within, bool),
@@ -110,6 +117,8 @@ class Model:
             },
             egress=None if self.egress is None else np.array(self.egress, dtype=float),
             watts=None if self.watts is None else np.array(self.watts, dtype=float),
+            begins=None if self.begins is None else np.array(self.begins, dtype=float),
+            lead=self.lead,
         )
 
     def _nearest(self, copies: tuple[tuple[int, float], ...]) -> list[tuple[int, float]]:
@@ -148,7 +157,11 @@ class Model:
             )
         sizes = (*self.sizes[:one], self.sizes[one] * factor, *self.sizes[one + 1 :])
         if one >= len(self.held):
-            return replace(self, sizes=sizes)
+            made = one - len(self.held)
+            moves = self.moves
+            if moves:
+                moves = (*moves[:made], moves[made] * factor, *moves[made + 1 :])
+            return replace(self, sizes=sizes, moves=moves)
         copies = tuple((site, nbytes * factor) for site, nbytes in self.copies[one])
         return replace(
             self, sizes=sizes, copies=(*self.copies[:one], copies, *self.copies[one + 1 :])

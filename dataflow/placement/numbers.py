@@ -47,6 +47,9 @@ def model_of(facts: Facts, aim: Aim) -> Model | None:
         egress=None if problem.egress is None else _rows(problem.egress),
         watts=None if problem.watts is None else tuple(problem.watts.tolist()),
         aim=aim,
+        moves=tuple(problem.nbytes.tolist()),
+        begins=None if problem.begins is None else tuple(problem.begins.tolist()),
+        lead=problem.lead,
     )
 
 

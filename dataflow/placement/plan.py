@@ -28,7 +28,8 @@ class Candidate:
 
     ``seconds`` and ``nbytes`` are the cost of the whole plan with this step at this site and all
     else as planned; both are 0 where it is not allowed. ``because`` is what forbids it, or the
-    difference to the plan in words; ``rule`` the name of the rule that forbids it.
+    difference to the plan in words; ``rule`` the name of the rule that forbids it. ``likely`` is
+    between what and what ``seconds`` is in eight of ten runs, where as many bytes move as planned.
     """
 
     site: str
@@ -37,6 +38,7 @@ class Candidate:
     seconds: float = 0.0
     nbytes: int = 0
     rule: str = ""
+    likely: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +47,8 @@ class Assignment:
 
     ``seconds`` is its own work, ``memory`` the most that one worker holds at once (bytes),
     ``reused`` is the copy of its result that exists already: then nothing runs, and it is in no
-    segment. ``starts`` is when it begins in the predicted run, in seconds from its start.
+    segment. ``starts`` is when it begins in the predicted run, in seconds from its start; ``likely``
+    between what and what ``seconds`` is in eight of ten runs.
     """
 
     key: str
@@ -56,6 +59,7 @@ class Assignment:
     candidates: tuple[Candidate, ...] = ()
     reused: Replica | None = None
     starts: float = 0.0
+    likely: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +146,20 @@ class SecondRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Likely:
+    """Between what and what figures are in eight of ten runs; one of ten is below, one above.
+
+    Attributes
+    ----------
+    seconds, nbytes
+        From start to end, and over all links.
+    """
+
+    seconds: tuple[float, float]
+    nbytes: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Least:
     """What no plan for the same steps can beat, within the sites that are open to each.
 
@@ -216,6 +234,9 @@ class Plan:
     originals
         Steps of the graph as the user built it that stand otherwise in ``steps`` or not at all: what
         was split, and what need not run; :func:`dataflow.placement.make.graph_of` needs them.
+    likely
+        Between what and what ``seconds`` and ``nbytes`` are in eight of ten runs, by what was seen
+        so far; ``None`` for large graphs.
     again
         The second run, where an owner wants results to be reproduced before they are given out;
         not part of the segments and transfers, nor of the prices.
@@ -247,6 +268,7 @@ class Plan:
     energy: float = 0.0
     model: Model | None = None
     again: SecondRun | None = None
+    likely: Likely | None = None
 
     @cached_property
     def step_by_key(self) -> Mapping[str, Step]:

@@ -55,6 +55,12 @@ class Problem:
     egress, watts
         ``S x S`` and ``S``: money for a byte from row to column, and power of a worker at work;
         ``None`` where nobody has said any.
+    begins
+        ``S``: seconds until a site may begin what it finds there; ``None`` for at once. What comes
+        from elsewhere has it in its latency.
+    lead
+        Seconds until what is held may leave: what passes before the first order of all, which is in
+        ``begins`` too.
     """
 
     sites: tuple[str, ...]
@@ -76,6 +82,8 @@ class Problem:
     input_bytes: Mapping[int, Floats] | None = None
     egress: Floats | None = None
     watts: Floats | None = None
+    begins: Floats | None = None
+    lead: float = 0.0
 
     @cached_property
     def users(self) -> tuple[tuple[int, ...], ...]:
@@ -100,9 +108,12 @@ class Problem:
         target = np.arange(len(self.sites))
         source = self.held_source
         seconds: Floats = (
-            self.latency[source, target] + self.held_bytes / self.bandwidth[source, target]
+            self.lead
+            + self.latency[source, target]
+            + self.held_bytes / self.bandwidth[source, target]
         )
-        return seconds
+        begins = 0.0 if self.begins is None else self.begins
+        return np.asarray(np.where(source == target, begins, seconds))
 
     @cached_property
     def move_seconds(self) -> Floats:

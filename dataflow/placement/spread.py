@@ -12,7 +12,7 @@ from dataclasses import replace
 from dataflow.datasets import Replica
 from dataflow.graph.keys import digest
 from dataflow.placement.measurements import Measurements
-from dataflow.placement.plan import Plan, Release, Transfer
+from dataflow.placement.plan import Likely, Plan, Release, Transfer
 from dataflow.placement.prices import per_byte
 from dataflow.placement.way import way
 from dataflow.sites import Link, Topology
@@ -54,15 +54,24 @@ def spread(
             if site not in there and (key, site) not in held
         ]
     transfers = (*plan.transfers, *added)
+    later, more = max((t.seconds for t in added), default=0.0), sum(t.nbytes for t in added)
     return replace(
         plan,
         id=digest([plan.id, [t.id for t in added]]) if added else plan.id,
         transfers=transfers,
         copies={**plan.copies, **{key: tuple(sites) for key, sites in wanted.items()}},
-        seconds=plan.seconds + max((t.seconds for t in added), default=0.0),
-        nbytes=plan.nbytes + sum(t.nbytes for t in added),
+        seconds=plan.seconds + later,
+        nbytes=plan.nbytes + more,
+        likely=_beside(plan.likely, later, more),
         money=plan.money + sum(t.nbytes * per_byte(topology, t.source, t.target) for t in added),
     )
+
+
+def _beside(likely: Likely | None, later: float, more: int) -> Likely | None:
+    if likely is None:
+        return None
+    (low, high), (few, many) = likely.seconds, likely.nbytes
+    return Likely(seconds=(low + later, high + later), nbytes=(few + more, many + more))
 
 
 def moved(plan: Plan, key: str, target: str, source: Replica) -> Plan:

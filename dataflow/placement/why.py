@@ -10,6 +10,7 @@ from dataflow._quantities import format_bytes, format_rate, format_seconds
 from dataflow.errors import PlacementError
 from dataflow.placement.explain import candidate_rows, candidate_table
 from dataflow.placement.flip import Flip, flips
+from dataflow.placement.likely import near, undecided
 from dataflow.placement.model import Model
 from dataflow.placement.plan import Assignment, Candidate, Plan
 
@@ -23,12 +24,14 @@ _HEADER = ("site", "seconds", "moved", "because")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Margin:
     """By how much the next best site is worse: seconds and bytes of the whole plan with it, less
-    those of the plan as it is. One of them may be less than 0.
+    those of the plan as it is. One of them may be less than 0. ``alike`` if nothing follows from
+    that: which is quicker turns within what is likely, or they are near; and as much moves.
     """
 
     site: str
     seconds: float
     nbytes: int
+    alike: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -100,6 +103,7 @@ def why(plan: Plan, label: str) -> Why:
             site=ranked[0].site,
             seconds=ranked[0].seconds - plan.seconds,
             nbytes=ranked[0].nbytes - plan.nbytes,
+            alike=_alike(assignment, ranked[0]),
         )
     turns = _flips(plan, assignment, ranked[:_CANDIDATES])
     return Why(
@@ -111,8 +115,26 @@ def why(plan: Plan, label: str) -> Why:
         candidates=assignment.candidates,
         margin=margin,
         flips=turns,
-        words=tuple(in_words(flip, plan.label) for flip in turns),
+        words=(
+            *([_no_better(margin.site)] if margin is not None and margin.alike else []),
+            *(in_words(flip, plan.label) for flip in turns),
+        ),
     )
+
+
+def _alike(assignment: Assignment, other: Candidate) -> bool:
+    """Whether another site may as well turn out to be the better one, by what is likely."""
+    mine = next(one for one in assignment.candidates if one.site == assignment.site)
+    if mine.likely is None or not near(mine.nbytes, other.nbytes):
+        return False
+    middles = (mine.seconds, other.seconds)
+    if other.likely is None:  # many steps: one of them elsewhere is an estimate
+        return near(*middles)
+    return undecided(middles, mine.likely, other.likely)
+
+
+def _no_better(site: str) -> str:
+    return f"by what is known so far it cannot be told whether {site} would be as good"
 
 
 def chosen(plan: Plan) -> tuple[int, ...]:

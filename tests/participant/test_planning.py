@@ -13,7 +13,7 @@ from dataflow.execution.events import JobCreated, JobStarted, SiteLost, Stored, 
 from dataflow.execution.state import JobState, apply, begin
 from dataflow.graph.graph import of_dataset
 from dataflow.participant.planning import plan_graph, plan_rest, with_relays
-from dataflow.placement.measurements import Measurements
+from dataflow.placement.measurements import Band, Measurements, Pace, identity
 from dataflow.sites import Link, Site, Topology
 from dataflow.stores import Store
 from dataflow.testing.strategies import centre, dataset, replica, spread, total
@@ -170,6 +170,27 @@ def with_stores(known: Snapshot, away: str = "") -> Snapshot:
     return replace(known, topology=replace(TAKING, away=frozenset(away.split())))
 
 
+def test_copies_in_mid_run_are_held_to_the_room_that_is_left() -> None:
+    run, known = of_dataset(dataset("run", 1000)), with_stores(snapshot(run="uva"))
+    state = running(known, run, scope="{run: ams & delft}")
+
+    def left(room: int) -> Snapshot:
+        stores = tuple(replace(store, room=room) for store in TAKING.stores)
+        return replace(known, topology=replace(TAKING, stores=stores))
+
+    assert len(plan_rest(state, left(8000), Measurements(), "").transfers) == 2
+    with pytest.raises(PlacementError, match="where there is room for 7 kB"):
+        plan_rest(state, left(7000), Measurements(), "")
+
+
+def test_copies_are_priced_as_surely_as_the_rest() -> None:
+    run, known = of_dataset(dataset("run", 1000)), with_stores(snapshot(run="uva"))
+    scope = "{run: ams & delft}"
+    usual = plan_graph(run, known, Measurements(), scope=scope)
+    sure = plan_graph(run, known, Measurements(), scope=scope, quantile=0.9)
+    assert sure.seconds > usual.seconds > 0
+
+
 def test_a_dataset_is_copied_to_every_site_that_the_scope_names() -> None:
     known = with_stores(snapshot(run="uva"), away="delft")
     plan = plan_graph(of_dataset(dataset("run", 1000)), known, Measurements(), scope="ams & delft")
@@ -302,3 +323,21 @@ def test_a_plan_keeps_to_open_roads_and_says_when_there_are_none() -> None:
     (step,) = {step.label for step in graph.steps.values()}
     with pytest.raises(PlacementError, match="in those of delft"):
         plan_graph(graph, known, Measurements(), scope={step: "ams"})
+
+
+def test_a_later_plan_leaves_work_where_it_is_unless_that_pays() -> None:
+    known = snapshot(run="ams delft")
+    graph = centre(of_dataset(dataset("run", 1000)))
+    state = running(known, graph)
+    (first,) = {assignment.site for assignment in state.plan.assignments}
+    (other,) = {"ams", "delft"} - {first}
+
+    def later(factor: float) -> set[str]:
+        pace = Pace(fixed=10.0, per_byte=0.0, band=Band(low=0.9, high=1.1))
+        paces = {first: pace, other: pace.times(factor)}
+        learned = Measurements(paces={identity(centre.operation): paces})
+        plan = plan_rest(state, known, learned, "")
+        return {assignment.site for assignment in plan.assignments}
+
+    assert later(0.95) == {first}
+    assert later(0.5) == {other}

@@ -12,6 +12,7 @@ from dataflow import documents
 from dataflow.placement.measurements import (
     GUESSED_FIXED,
     GUESSED_RATE,
+    Band,
     Measurements,
     Pace,
     identity,
@@ -44,6 +45,44 @@ def test_runs_elsewhere_are_scaled_by_speed() -> None:
     pace, guessed = Measurements(paces=paces).pace(OPERATION, FAST, WORLD)
     assert guessed == "as at other sites"
     assert (pace.fixed, pace.per_byte, pace.runs) == (pytest.approx(1.0), pytest.approx(2.5e-10), 5)
+
+
+def test_noise_makes_no_difference_between_sites() -> None:
+    def paces(first: float, second: float, band: Band) -> list[float]:
+        both = {
+            "p1": Pace(fixed=first / SLOW.speed, per_byte=0.0, band=band),
+            "p2": Pace(fixed=second / FAST.speed, per_byte=0.0, band=band),
+        }
+        known = Measurements(paces={identity(OPERATION): both})
+        return [known.pace(OPERATION, s, WORLD)[0].fixed * s.speed for s in (SLOW, FAST)]
+
+    wide, narrow = Band(), Band(low=0.95, high=1.05)
+    assert paces(1.0, 1.5, wide) == [pytest.approx(1.25)] * 2
+    assert paces(1.0, 1.5, narrow) == [pytest.approx(1.0), pytest.approx(1.5)]
+    assert paces(1.0, 9.0, wide) == [pytest.approx(1.0), pytest.approx(9.0)]
+
+
+def test_one_cold_start_elsewhere_is_no_rule() -> None:
+    both = {
+        "p1": Pace(fixed=1.0 / SLOW.speed, per_byte=0.0, runs=4, band=Band(low=0.3, high=9.0)),
+        "p2": Pace(fixed=9.0 / FAST.speed, per_byte=0.0, runs=1),
+    }
+    known = Measurements(paces={identity(OPERATION): both})
+    assert [known.pace(OPERATION, s, WORLD)[0].fixed * s.speed for s in (SLOW, FAST)] == [1.0, 1.0]
+
+
+def test_orders_tell_sites_apart_when_there_are_many() -> None:
+    def begins(runs: int) -> list[float]:
+        known = Measurements(
+            beginnings={
+                "p1": Pace(fixed=0.2, per_byte=0.0, runs=runs),
+                "p2": Pace(fixed=60.0, per_byte=0.0, runs=runs),
+            }
+        )
+        return [known.beginning(site)[0] for site in (SLOW, FAST)]
+
+    assert begins(3)[0] == begins(3)[1]
+    assert begins(8) == [0.2, 60.0]
 
 
 def test_load_slows_down() -> None:

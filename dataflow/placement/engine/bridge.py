@@ -87,7 +87,7 @@ def proposals(
     if steps > PLAIN_STEPS:
         instance = instance_of(problem)
         weight = _weight(exchange)
-        placed = place(instance, weight, budget=max(_LEAST, _PER_STEP * steps))
+        placed = place(instance, weight, budget=max(_LEAST, _PER_STEP * steps), relays=False)
         yield f"search: {placed.origin}", placed.choice.site
         return
     with compiled.plainly():

@@ -14,6 +14,7 @@ import numpy as np
 
 from dataflow.placement.engine.chance import below, draw
 from dataflow.placement.engine.compiled import kernel
+from dataflow.placement.engine.routes import route
 from dataflow.placement.engine.simulate import moves, play
 
 
@@ -150,17 +151,22 @@ def somewhere(
 def climb(
     workers: Any, pace: Any, latency: Any, size: Any, producer: Any, source: Any, seconds: Any,
     input_at: Any, inputs: Any, output_at: Any, outputs: Any, reader_at: Any, readers: Any,
-    deliver: Any, client: int, home_at: Any, homes: Any, site: Any, order: Any, tries: int,
-    warm: float, cold: float, exchange: float, total: float, state: Any,
+    deliver: Any, client: int, home_at: Any, homes: Any, allowed: Any, site: Any, order: Any,
+    own: Any, tries: int, warm: float, cold: float, exchange: float, total: float, toll: float,
+    state: Any,
 ) -> Any:  # fmt: skip
-    """The best plan met on the way: sites, order, makespan, bytes; and how many transfers were played.
+    """The best plan met on the way: sites, order, makespan, bytes, how many transfers were played, routes.
 
-    At most ``tries`` plans are played.
+    At most ``tries`` plans are played. ``own`` are the routes of the first plan, by item; with a ``toll``
+    from 0 on each further plan gets its own (:func:`~dataflow.placement.engine.routes.route`).
     """
     steps, width, items = len(site), len(workers), len(size)
     site, order = site.copy(), order.copy()
     best_site, best_order = site.copy(), order.copy()
-    own_at, own, begin = np.zeros(items + 1, np.int64), np.zeros((0, 5)), np.zeros(steps)
+    own_at, begin, ends = np.zeros(items + 1, np.int64), np.zeros(steps), np.zeros(steps)
+    for row in range(len(own)):
+        own_at[int(own[row, 0]) + 1 :] += 1
+    best_own = own
     found = np.empty(4 * steps + 16, np.int64)
     group, was = np.empty(steps, np.int64), np.empty(steps, np.int64)
     mark, stamp = np.zeros(steps, np.int64), 0
@@ -236,6 +242,12 @@ def climb(
                     order[swap_a] = old_b - 0.5
             elif count == 0:
                 continue
+            if toll >= 0.0:
+                own_at, own = route(
+                    workers, pace, latency, size, producer, source, seconds, input_at, inputs,
+                    output_at, outputs, reader_at, readers, deliver, client, home_at, homes,
+                    allowed, site, order, ends, toll,
+                )  # fmt: skip
         lists = moves(
             workers, pace, latency, size, producer, source, seconds, input_at, inputs, output_at,
             outputs, reader_at, readers, deliver, client, site, order, own_at, own,
@@ -250,6 +262,7 @@ def climb(
         heat = warm * (cold / warm) ** (turn / tries)
         if turn == 0 or score <= current or score - current < -heat * np.log(draw(state) + 1e-9):
             current = score
+            ends = result[3]
             item_of, come_from, go_to = lists[1], lists[2], lists[3]
             step_why, move_why = result[5], result[6]
             length = chain(
@@ -259,7 +272,7 @@ def climb(
             if length == 0:
                 break
             if score < best:
-                best, best_span, best_bytes = score, result[0], result[1]
+                best, best_span, best_bytes, best_own = score, result[0], result[1], own
                 best_site[:] = site
                 best_order[:] = order
         else:
@@ -268,4 +281,4 @@ def climb(
             if swap_a >= 0:
                 order[swap_a] = old_a
                 order[swap_b] = old_b
-    return best_site, best_order, best_span, best_bytes, played
+    return best_site, best_order, best_span, best_bytes, played, best_own

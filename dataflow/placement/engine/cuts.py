@@ -15,7 +15,7 @@ import numpy as np
 
 from dataflow.placement.engine.compiled import kernel
 from dataflow.placement.engine.instance import Instance, Integers
-from dataflow.placement.engine.loads import at_least
+from dataflow.placement.engine.loads import at_least, readers_there
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,9 @@ def lighten(
     deliver: Any, client: int, site: Any, rounds: int,
 ) -> Any:  # fmt: skip
     """Sites after single moves that lower the bytes over links, and how many rounds it took."""
-    steps, width, items = len(site), len(workers), len(size)
+    steps, width = len(site), len(workers)
     site = site.copy()
-    need = np.zeros((items, width), np.int32)  # readers of an item at a site
-    for item in range(items):
-        for at in range(reader_at[item], reader_at[item + 1]):
-            need[item, site[readers[at]]] += 1
-        if deliver[item]:
-            need[item, client] += 1
+    need = readers_there(reader_at, readers, deliver, client, site, width)
     stale = np.ones(steps, np.bool_)  # what is near it has changed since it was looked at
     cost = np.empty(width)
     turn = 0

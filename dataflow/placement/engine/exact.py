@@ -8,6 +8,8 @@ what is proven by then counts.
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,14 +17,26 @@ import numpy as np
 
 from dataflow.errors import PlacementError
 from dataflow.placement.engine.bounds import Bounds
+from dataflow.placement.engine.fluid import slowest_impossible
 from dataflow.placement.engine.instance import Instance
 
 #: More variables than this are not tried.
 _MOST = 200_000
+#: The solver takes figures that differ by less for equal (in seconds, or shares of the largest item).
+_BLUR = 2e-6
 
 
-def proven(instance: Instance, known: Bounds, seconds: float) -> Bounds:
-    """Better bounds than those known, if so many seconds (half for each) find any.
+def proven(
+    instance: Instance, known: Bounds, seconds: float, *, makespan: float = np.inf
+) -> Bounds:
+    """Better bounds than those known, if so many seconds find any.
+
+    Parameters
+    ----------
+    seconds
+        How long to look: half of it for the makespan, first as a fluid, then by whole steps; half for bytes.
+    makespan
+        What some plan reaches (seconds), if it is known: nothing that is slower is looked at.
 
     Raises
     ------
@@ -33,13 +47,17 @@ def proven(instance: Instance, known: Bounds, seconds: float) -> Bounds:
         raise PlacementError(
             "bounds by integer programming need scipy: pip install 'jupyter-dataflow[placement]'"
         )
+    begun = time.monotonic()
+    span = slowest_impossible(instance, known.makespan, seconds / 2, makespan=makespan)
+    known = replace(known, makespan=span)
     if not instance.steps or 2 * (instance.steps + instance.items) * instance.width > _MOST:
         return known
     model = _Model(instance)
-    return Bounds(
-        makespan=max(known.makespan, model.least(seconds / 2, makespan=True)),
-        nbytes=max(known.nbytes, model.least(seconds / 2, makespan=False)),
-    )
+    left = seconds / 2 - (time.monotonic() - begun)
+    if left > 0 and span < makespan * (1 - 1e-6):  # else nothing is left to prove
+        span = max(span, model.least(left, makespan=True))
+    rest = max(seconds / 2, seconds - (time.monotonic() - begun))
+    return Bounds(makespan=span, nbytes=max(known.nbytes, model.least(rest, makespan=False)))
 
 
 class _Model:
@@ -144,4 +162,6 @@ class _Model:
             options={"time_limit": seconds, "mip_rel_gap": 1e-9},
         )
         bound = result.mip_dual_bound
-        return 0.0 if bound is None or not np.isfinite(bound) else float(bound) * unit * (1 - 1e-7)
+        if bound is None or not np.isfinite(bound):
+            return 0.0
+        return max(0.0, float(bound) * (1 - 1e-7) - _BLUR) * unit

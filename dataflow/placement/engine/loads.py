@@ -16,6 +16,20 @@ from dataflow.placement.engine.compiled import kernel
 
 
 @kernel
+def readers_there(
+    reader_at: Any, readers: Any, deliver: Any, client: int, site: Any, width: int
+) -> Any:
+    """How many readers an item has at a site; who asked for it is one of its own."""
+    need = np.zeros((len(deliver), width), np.int32)
+    for item in range(len(deliver)):
+        for at in range(reader_at[item], reader_at[item + 1]):
+            need[item, site[readers[at]]] += 1
+        if deliver[item]:
+            need[item, client] += 1
+    return need
+
+
+@kernel
 def refine(
     workers: Any, pace: Any, latency: Any, size: Any, producer: Any, source: Any, seconds: Any,
     input_at: Any, inputs: Any, output_at: Any, outputs: Any, reader_at: Any, readers: Any,
@@ -29,12 +43,7 @@ def refine(
     steps, width = seconds.shape
     items = len(size)
     site = site.copy()
-    need = np.zeros((items, width), np.int32)  # readers of an item at a site
-    for item in range(items):
-        for at in range(reader_at[item], reader_at[item + 1]):
-            need[item, site[readers[at]]] += 1
-        if deliver[item]:
-            need[item, client] += 1
+    need = readers_there(reader_at, readers, deliver, client, site, width)
     load, carried, total = np.zeros(width), np.zeros((width, width)), 0.0
     for step in range(steps):
         load[site[step]] += seconds[step, site[step]] / workers[site[step]]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -27,6 +27,7 @@ from dataflow.placement.engine.exact import proven
 from dataflow.placement.engine.instance import Instance, Integers, capacity
 from dataflow.placement.engine.loads import at_least, refine
 from dataflow.placement.engine.rivals import Lists, simple
+from dataflow.placement.engine.routes import routed
 from dataflow.placement.engine.simulate import Choice, Outcome, judge, simulate
 
 Objective = Literal["makespan", "bytes"] | float
@@ -42,6 +43,10 @@ _BYTES_LEAST, _BYTES_STEP = 0.0025, 8e-6
 _COUNTED, _WHOLE, _WAITED = 0.8, 1.0, 0.85
 #: For makespan, a plan with fewer bytes may be so many times slower than the fastest that was met.
 _SLOWER = 1.01
+#: What a second of a further link is worth as seconds of a later arrival; and
+#: from which gain in score on changes are tried with routes, by the part of a climb.
+_TOLLS = (1.0, 0.3)
+_ASKED = {0.2: 0.03, 1.0: 0.003}
 #: Beyond so many steps single changes are not worth playing everything.
 _CLIMBED = 20_000
 
@@ -116,6 +121,7 @@ class _Race:
         self.moves = float(instance.steps)
         self.found: list[_Entry] = []
         self.fastest: _Entry | None = None
+        self.straight = math.inf  # the best score of a plan whose copies all go the default way
         self.plans = 0
 
     def over(self) -> bool:
@@ -175,6 +181,8 @@ class _Race:
         entry = (self.score(makespan, nbytes), makespan, nbytes, choice, origin)
         if self.fastest is None or makespan < self.fastest[1]:
             self.fastest = entry
+        if not len(choice.transfers):
+            self.straight = min(self.straight, entry[0])
         self.found.append(entry)
         self.found.sort(key=lambda one: one[0])
         del self.found[12:]
@@ -188,6 +196,7 @@ def place(
     budget: float | None = None,
     clock: Callable[[], float] | None = None,
     prove: float = 0.0,
+    relays: bool = True,
 ) -> Placed:
     """The best plan that an effort finds.
 
@@ -206,6 +215,8 @@ def place(
         Seconds since any moment; if given, the budget is kept on this machine, whatever it does.
     prove
         Seconds for better bounds by integer programming, on top of the budget.
+    relays
+        Whether copies may take other ways than the default one.
 
     Raises
     ------
@@ -241,11 +252,13 @@ def place(
         if race.left > 12 * instance.width * takes.cutting:
             _lighter(race, lists, race.found[0][3].site)
         _passes(race, lists, state)
-        _climbs(race, state)
+        if relays:
+            _routes(race, 4, 0.0)
+        _climbs(race, state, relays=relays)
     score, _, _, choice, origin = race.best(_SLOWER if objective == "makespan" else math.inf)
     outcome = simulate(instance, choice)
     if prove > 0:
-        least = proven(instance, least, prove)
+        least = proven(instance, least, prove, makespan=outcome.makespan)
     return Placed(
         choice=choice, outcome=outcome, bounds=least, rivals=rivals, score=score, origin=origin,
         plans=race.plans,
@@ -358,26 +371,59 @@ def _refined(race: _Race, site: Integers, state: Integers, rounds: int = 3) -> I
     return better
 
 
-def _climbs(race: _Race, state: Integers) -> None:
+def _routes(race: _Race, most: int, gain: float) -> float:
+    """Give the best plans routes; the toll that served best, or -1 where that gains too little."""
+    instance, takes = race.instance, race.takes
+    if instance.steps > _CLIMBED or instance.width < 3:
+        return -1.0
+    best = _TOLLS[0]
+    for _, _, _, choice, _ in race.found[:most]:
+        for toll in _TOLLS:
+            rounds = 2 if race.left > 0.5 * race.whole else 1
+            if race.left < takes.playing(3 * race.moves, rounds + 1) or race.over():
+                break
+            before = race.found[0][0]
+            span, nbytes, own, played = routed(
+                *instance.graph, instance.home_at, instance.homes, instance.allowed, choice.site,
+                choice.order, toll, rounds,
+            )  # fmt: skip
+            race.pay(takes.playing(2 * played, rounds + 1) + CALL)
+            race.plans += rounds + 1
+            if not len(own):
+                break  # the default ways are the fastest
+            race.keep(replace(choice, transfers=own), span, nbytes, "routes")
+            if race.found[0][0] < before:
+                best = toll
+    return best if race.found[0][0] < race.straight - gain else -1.0
+
+
+def _climbs(race: _Race, state: Integers, *, relays: bool) -> None:
     """Climb from the best plans, most from the very best."""
     instance = race.instance
     if instance.steps > _CLIMBED:
         return
+    toll = -1.0
     for part in (0.12, 0.15, 0.2, 0.5, 1.0):
-        tries = int(race.affordable() * part)
+        if relays and toll < 0 and part in _ASKED:
+            toll = _routes(race, 3, _ASKED[part])
+        dear = 1 if toll < 0 else 2  # finding ways takes about as long as playing
+        tries = int(race.affordable() * part / dear)
         if tries < 8 or race.over():
             continue
         rank = {0.12: 1, 0.15: 2}.get(part, 0)
         start = race.found[min(rank, len(race.found) - 1)]
         for chunk in _chunks(tries, race):
+            own = start[3].transfers if toll >= 0 else start[3].transfers[:0]
             found = climb(
-                *instance.graph, instance.home_at, instance.homes, start[3].site, start[3].order,
-                chunk, 0.02 if part < 1.0 else 0.008, 0.0005, race.exchange, instance.total_bytes, state,
+                *instance.graph, instance.home_at, instance.homes, instance.allowed, start[3].site,
+                start[3].order, own, chunk, 0.02 if part < 1.0 else 0.008, 0.0005,
+                race.exchange, instance.total_bytes, toll, state,
             )  # fmt: skip
             race.moves = found[4] / chunk
-            race.pay(race.takes.playing(found[4], chunk) + chunk * _PLAN)
+            race.pay(race.takes.playing(dear * found[4], chunk) + chunk * _PLAN)
             race.plans += chunk
-            race.keep(Choice(site=found[0], order=found[1]), found[2], found[3], "climb")
+            better = Choice(site=found[0], order=found[1], transfers=found[5])
+            race.keep(better, found[2], found[3], "climb")
             start = race.found[0]
             if race.over():
                 return

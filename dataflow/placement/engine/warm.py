@@ -13,12 +13,12 @@ from dataflow.placement.engine.search import place
 
 
 def example() -> Instance:
-    """The least problem that goes through every loop: a dataset, three steps, two sites."""
+    """The least problem that goes through every loop: a dataset, three steps, three sites."""
     return make(
-        name="example", sites=["a", "b"], workers=[1, 2], bandwidth=np.ones((2, 2)),
-        latency=np.zeros((2, 2)), size=[1.0, 1.0, 1.0, 1.0], producer=[-1, 0, 1, 2],
-        homes=offsets([[0], [], [], []]), allowed=np.ones((4, 2), bool),
-        seconds=np.ones((3, 2)), inputs=offsets([[0], [0, 1], [1, 2]]), deliver=[3], client=1,
+        name="example", sites=["a", "b", "c"], workers=[1, 2, 1], bandwidth=np.ones((3, 3)),
+        latency=np.zeros((3, 3)), size=[1.0, 1.0, 1.0, 1.0], producer=[-1, 0, 1, 2],
+        homes=offsets([[0], [], [], []]), allowed=np.ones((4, 3), bool),
+        seconds=np.ones((3, 3)), inputs=offsets([[0], [0, 1], [1, 2]]), deliver=[3], client=1,
     )  # fmt: skip
 
 

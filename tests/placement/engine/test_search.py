@@ -150,8 +150,8 @@ from dataflow.placement.engine.loads import refine
 assert "numba" not in sys.modules
 p = problem("montage", 24, 5, data=30.0)
 start = Lists(p).heft()
-found = climb(*p.graph, p.home_at, p.homes, start.site, start.order, 60, 0.02, 0.001, 0.1,
-              p.total_bytes, np.array([5]))
+found = climb(*p.graph, p.home_at, p.homes, p.allowed, start.site, start.order, start.transfers, 60,
+              0.02, 0.001, 0.1, p.total_bytes, 0.3, np.array([5]))
 fewest = least_bytes(p, start.site).site
 assert ("numba" in sys.modules) != compiled.PLAIN
 print(found[0].tolist(), found[2] > 0, fewest.tolist())
@@ -177,4 +177,6 @@ def test_proven_bounds_against_all_choices(shape: Any, steps: int, seed: int, da
     assert better.makespan >= simple_ones.makespan
     assert better.makespan <= min(outcome.makespan for outcome in outcomes) * (1 + 1e-9)
     fewest = min(outcome.nbytes for outcome in outcomes)
-    assert better.nbytes == pytest.approx(fewest, rel=1e-6), "the fewest bytes are exact"
+    assert better.nbytes <= fewest * (1 + 1e-9)
+    blur = 3e-6 * float(instance.size.max())
+    assert better.nbytes == pytest.approx(fewest, rel=1e-6, abs=blur), "the fewest bytes are exact"
