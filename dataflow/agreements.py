@@ -85,8 +85,10 @@ class Relation:
         Columns that nobody else sees.
     row_floor
         Fewer rows than this are not computed with; 0 is no floor.
-    anonymity
-        Size of the smallest group that may show in an anonymised table (the k of k-anonymity).
+    anonymity, among
+        Rows whose values in the columns ``among`` fewer than ``anonymity`` rows have (the k of
+        k-anonymity) are left out before anybody else sees them; nor are fewer rows computed with.
+        Without ``among`` all columns count; 0 and 1 leave out nothing.
     origin
         ``file`` is replaced when the site file changes, ``agreed`` is kept then.
     """
@@ -105,8 +107,42 @@ class Relation:
     hidden: tuple[str, ...] = ()
     row_floor: int = 0
     anonymity: int = 0
+    among: tuple[str, ...] = ()
     derived: Derived = field(default_factory=Derived)
     origin: Literal["file", "agreed"] = "file"
+
+
+def wrong_in(relation: Relation) -> str:
+    """Why a relation means nothing, wherever it was written; empty if nothing is wrong with it."""
+    if not relation.users and not relation.groups:
+        return "for whom? give users: or groups:"
+    words = (word for name in _WORDS for word in getattr(relation, name))
+    forced = (word for name, services in relation.forced.items() for word in (name, *services))
+    for word in (*words, *forced):
+        if not word or word != word.strip() or not word.isprintable():
+            return f"{word!r} is no word that could select anything"
+    for name in ("row_floor", "anonymity"):
+        if getattr(relation, name) < 0:
+            return f"{name}: {getattr(relation, name)} is less than 0"
+    if (relation.anonymity > 1) != bool(relation.among):
+        return "anonymity: and among: go together: how many rows have to be alike, in which columns"
+    if both := sorted(set(relation.among) & set(relation.hidden)):
+        return f"among: nobody sees {both[0]!r}, so that it singles nobody out"
+    return ""
+
+
+#: The lists of words of a relation.
+_WORDS = (
+    "users",
+    "groups",
+    "request_types",
+    "datasets",
+    "archetypes",
+    "compute_providers",
+    "purposes",
+    "hidden",
+    "among",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -195,9 +231,15 @@ def _clauses(relation: Relation) -> list[tuple[str, str]]:
         ("forced", "; ".join(forced)),
         ("hidden columns", ", ".join(relation.hidden)),
         ("at least", f"{relation.row_floor} rows" if relation.row_floor else ""),
-        ("anonymity", str(relation.anonymity) if relation.anonymity else ""),
+        ("alike", _alike(relation)),
         ("results may not be", ", ".join(refused)),
     ]
+
+
+def _alike(relation: Relation) -> str:
+    if relation.anonymity <= 1:
+        return ""
+    return f"{relation.anonymity} rows in {', '.join(relation.among) or 'all columns'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,8 @@ _STATUS: Sequence[tuple[type[errors.DataflowError], int]] = (
     (errors.CatalogError, 400),
     (errors.ConfigError, 400),
     (errors.GraphError, 400),
+    (errors.OutOfOrder, 409),
+    (errors.UnknownNegotiation, 404),
     (errors.PolicyError, 403),
     (errors.PlacementError, 409),
     (errors.TransferFailed, 503),

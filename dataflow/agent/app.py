@@ -18,7 +18,7 @@ from fastapi.security import HTTPBearer
 from starlette.middleware import Middleware
 from starlette.responses import Response
 
-from dataflow.agent import agreements, answers, jobs, metrics, runs, serve_data
+from dataflow.agent import agreements, answers, jobs, metrics, negotiations, runs, serve_data
 from dataflow.agent.answers import nothing, record, refusals
 from dataflow.agent.auth import Authenticate
 from dataflow.agent.bodies import Health, Hint, Join, Page, Registration, SiteAnswer
@@ -78,6 +78,7 @@ def create_app(
     for part in (
         router,
         agreements.router,
+        negotiations.router,
         jobs.router,
         serve_data.router,
         metrics.router,

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from dataflow.agreements import Agreement
+from dataflow.agreements import Agreement, Relation
 from dataflow.catalog.entries import RecordRow
 from dataflow.execution.events import (
     CompareOrder,
@@ -118,6 +118,20 @@ class AgreementBody(Body):
     """An agreement of this site."""
 
     agreement: Agreement
+
+
+class NegotiationBody(Body):
+    """The beginning of a negotiation; with ``user``, an administrator's offer to this user."""
+
+    agreement: Name
+    terms: Relation
+    user: Annotated[str, Field(max_length=200)] = ""
+
+
+class TermsBody(Body):
+    """What a move proposes, if it proposes anything."""
+
+    terms: Relation | None = None
 
 
 class Submission(Body):

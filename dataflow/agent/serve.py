@@ -79,7 +79,7 @@ async def serve(
     with _listening(listen) as listening:
         address = _address(listening, listen)
         participant = participant_at(listen.public or address)
-        async with guests_of(participant, address) as inside:
+        async with guests_of(participant, encrypted=listen.certificate is not None) as inside:
             admits = authenticate if inside is None else inside.admits(authenticate)
             with without(*UNUSED):
                 app = create_app(participant, admits)
@@ -92,7 +92,8 @@ async def serve(
                         if idle is not None:
                             watch = asyncio.create_task(_end_when_idle(server, participant, idle))
                             app.state.watch = watch  # or it would be collected
-                        await server.serve(sockets=[listening])
+                        inner = [] if inside is None else [inside.listening]
+                        await server.serve(sockets=[listening, *inner])
             finally:
                 await participant.close()
                 _withdraw(file)

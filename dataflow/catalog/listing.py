@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from typing import Any, overload
 
 from dataflow import _html
 from dataflow._quantities import format_bytes
@@ -72,6 +72,12 @@ class Listing(Sequence[Dataset]):
 
     def __hash__(self) -> int:
         return hash(tuple(dataset.id for dataset in self._datasets))
+
+    def stac(self) -> dict[str, Any]:
+        """These datasets as a STAC item collection: plain JSON, with the address of every copy."""
+        from dataflow.catalog.exchange import stac_items
+
+        return stac_items(self, self._snapshot)
 
     def __repr__(self) -> str:
         count, sites = len(self), len({site for one in self for site in self._sites(one)})

@@ -16,6 +16,7 @@ from typing import Any
 from dataflow.agreements import Agreement, Archetype
 from dataflow.catalog import search as searching
 from dataflow.catalog.entries import Peer, TagSet, link_id
+from dataflow.catalog.index import Index
 from dataflow.datasets import Dataset, Replica
 from dataflow.errors import AmbiguousDataset, UnknownDataset
 from dataflow.graph.operation import Operation
@@ -128,10 +129,17 @@ class Snapshot:
         Takes what :func:`dataflow.catalog.search.matches` takes: ``tags``, ``owner``, ``name``,
         ``kind``, ``shape``, ``dims``, ``dtype``, ``site``, ``text``.
         """
-        found = searching.search(
-            self.datasets, tags_of=self.tags_of, copies_of=self.sites_of, **asked
+        return self.distinct(self.records(**asked))
+
+    def records(self, **asked: Any) -> list[Dataset]:
+        """As :meth:`search`, with all records of the same data: each site's owner has a say of his own."""
+        words = {name for name, value in asked.items() if value is not None}
+        return searching.search(
+            self._index.candidates(**asked),
+            tags_of=self.tags_of if words & {"tags", "text"} else None,
+            copies_of=self.sites_of if "site" in words else None,
+            **asked,
         )
-        return self.distinct(found)
 
     def distinct(self, datasets: Iterable[Dataset]) -> list[Dataset]:
         """Each (name, key) once, in the order given: two records of the same data are one."""
@@ -146,6 +154,10 @@ class Snapshot:
         return f"<Snapshot {len(self.datasets)} datasets, {len(self.topology.sites)} sites>"
 
     # --- indexes, made on first use ---------------------------------------------------------
+
+    @cached_property
+    def _index(self) -> Index:
+        return Index(self.datasets, self.replicas, self.tags)
 
     @cached_property
     def _by_id(self) -> Mapping[str, list[Dataset]]:

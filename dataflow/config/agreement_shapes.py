@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from dataflow.agreements import ANY, Agreement, Archetype, Computes, Derived, Relation
+from dataflow.agreements import ANY, Agreement, Archetype, Computes, Derived, Relation, wrong_in
 from dataflow.config.shape import Name, Shape
 from dataflow.documents import canonical_json
 
@@ -62,12 +62,13 @@ class RelationShape(Shape):
     hidden: Words = Field(default_factory=list)
     row_floor: Annotated[int, Field(ge=0)] = 0
     anonymity: Annotated[int, Field(ge=0)] = 0
+    among: Words = Field(default_factory=list)
     derived: DerivedShape = Field(default_factory=DerivedShape)
 
     @model_validator(mode="after")
-    def _for_somebody(self) -> RelationShape:
-        if not self.users and not self.groups:
-            raise ValueError("for whom? give users: or groups:")
+    def _means_something(self) -> RelationShape:
+        if reason := wrong_in(self.record()):
+            raise ValueError(reason)
         return self
 
     def record(self) -> Relation:
@@ -87,6 +88,7 @@ class RelationShape(Shape):
             hidden=tuple(self.hidden),
             row_floor=self.row_floor,
             anonymity=self.anonymity,
+            among=tuple(self.among),
             derived=Derived(
                 keep=self.derived.keep, copy=self.derived.copy_, reuse=self.derived.reuse
             ),

@@ -45,7 +45,7 @@ async def run_compare(
     second = await _heard(order, here, own)
     errand = Errand(job=order.job, user=order.user, request=order.request, to=here)
     try:
-        differs = await _differing(
+        differs = await differing(
             await _own(manifest, workplace), workplace.source_of(second, errand)
         )
     except SiteError as error:
@@ -112,7 +112,7 @@ async def _own(manifest: Manifest, workplace: Workplace) -> Source:
     )
 
 
-async def _differing(first: Source, second: Source) -> list[str]:
+async def differing(first: Source, second: Source) -> list[str]:
     """Files that are not the same, by the checksums that their writers noted."""
     ours, theirs = await asyncio.gather(first.listing(), second.listing())
     mine, other = ({file.path: file for file in files} for files in (ours, theirs))

@@ -6,9 +6,17 @@ What a plan or an order says of a dataset does not tell it: a query before may h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataflow.errors import NotGranted
+from dataflow.graph.keys import digest
+from dataflow.policy.differencing import RowSet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: What the sums of a set of rows are taken by.
+_MODULUS = 2**64
 
 
 def check_floors(
@@ -56,3 +64,64 @@ def rows_of(value: Any, compute: Callable[..., Sequence[Any]]) -> int | None:
         return int(variables[0].shape[0]) if variables and variables[0].shape else None
     shape = getattr(value, "shape", None)
     return int(shape[0]) if shape else None
+
+
+def row_set(value: Any, compute: Callable[..., Sequence[Any]]) -> RowSet | None:
+    """Rows of a table or array with a digest of their values; ``None`` if it has none to count.
+
+    The digest does not depend on the order of rows or columns. What is no table, and tables of
+    values that cannot be hashed, have none.
+    """
+    count = rows_of(value, compute)
+    if count is None:
+        return None
+    try:
+        parts = _sums(value, compute)
+    except TypeError:  # lists in a column, say
+        parts = None
+    if parts is None:
+        return RowSet(count)
+    names, sums = parts
+    return RowSet(count, digest([*names, *sums]))
+
+
+def _sums(
+    value: Any, compute: Callable[..., Sequence[Any]]
+) -> tuple[list[str], tuple[str, ...]] | None:
+    """Columns, and two sums over all rows that are the same in any order."""
+    from dataflow.storage.tabular import StoredTable, Tabular, tables_of
+
+    if isinstance(value, StoredTable | Tabular):
+        tables = list(tables_of(value).values())
+        if len(tables) != 1:
+            return None
+        frames = [_row_sums(batch.to_pandas()) for batch in tables[0].batches()]
+        return sorted(tables[0].schema.names), _added(frames)
+    if not hasattr(value, "columns") or not hasattr(value, "dtypes"):
+        return None
+    names = sorted(str(name) for name in value.columns)
+    if hasattr(value, "map_partitions"):
+        meta = {"one": "u8", "two": "u8"}
+        return names, _added([compute(value.map_partitions(_row_sums, meta=meta))[0]])
+    return names, _added([_row_sums(value)])
+
+
+def _row_sums(frame: pd.DataFrame) -> pd.DataFrame:
+    """The sums of one table, as a table of one row."""
+    import numpy as np
+    import pandas as pd
+
+    if not isinstance(frame.index, pd.RangeIndex) or frame.index.name is not None:
+        frame = frame.reset_index()  # it may say as much of a row as its columns do
+    order = sorted(range(len(frame.columns)), key=lambda at: str(frame.columns[at]))
+    rows = pd.util.hash_pandas_object(frame.iloc[:, order], index=False).to_numpy()
+    with np.errstate(over="ignore"):
+        one, two = rows.sum(dtype=np.uint64), (rows * rows).sum(dtype=np.uint64)
+    return pd.DataFrame({"one": [one], "two": [two]}, dtype="u8")
+
+
+def _added(frames: Sequence[pd.DataFrame]) -> tuple[str, ...]:
+    columns = ("one", "two")
+    return tuple(
+        str(sum(int(n) for frame in frames for n in frame[column]) % _MODULUS) for column in columns
+    )

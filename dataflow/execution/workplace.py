@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import structlog
 
@@ -20,6 +20,7 @@ from dataflow.execution.futures import Begun
 from dataflow.execution.inputs import Lying
 from dataflow.execution.invitation import Invitation
 from dataflow.execution.to_dask import Place
+from dataflow.policy.differencing import RowSet
 from dataflow.sites import Site
 from dataflow.storage.credentials import resolve
 from dataflow.storage.layout import Area
@@ -36,6 +37,22 @@ R = TypeVar("R")
 
 #: What a notebook of an order may show; ``None`` where nobody would answer it.
 Invite = Callable[[SegmentOrder], Awaitable[Invitation | None]]
+
+
+class CountsRows(Protocol):
+    """Who says whether an order may compute with the rows that are really there."""
+
+    def uncounted(self, order: SegmentOrder, keys: Iterable[str]) -> list[str]:
+        """Those of these keys whose rows have to be counted first."""
+
+    def counted(self, order: SegmentOrder, key: str, rows: RowSet | None) -> None:
+        """Let the order go on with the rows that a key has.
+
+        Raises
+        ------
+        NotGranted
+            If an owner does not let it.
+        """
 
 
 def claim_of(area: Area, key: str, at: str = "") -> str:
@@ -88,8 +105,9 @@ class Workplace:
         new_attempt: Callable[[], str],
         runs: Path | None = None,
         invite: Invite | None = None,
+        counting: CountsRows | None = None,
     ) -> None:
-        self.site = site
+        self.site, self.counting = site, counting
         #: Who runs notebooks where the backend runs no programs by itself.
         self.processes = ProcessPrograms(runs or Path("runs").absolute())
         self._invite = invite if runs is not None else None

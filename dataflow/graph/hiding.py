@@ -7,12 +7,14 @@ have different keys.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from dataflow.agreements import DATA_PROVIDER
+from dataflow.agreements import DATA_PROVIDER, Relation
+from dataflow.graph import common
 from dataflow.graph.keys import decode, encode
-from dataflow.graph.operation import Step, operation
+from dataflow.graph.operation import OperationFunction, Step, operation
 
 NAME = "without-columns"
 
@@ -20,6 +22,8 @@ NAME = "without-columns"
 @operation(role=DATA_PROVIDER, name=NAME, version="1")
 def without_columns(table: Any, *, columns: Sequence[str] = ()) -> Any:
     """The table without these columns; those that it does not have are no error.
+
+    A column that serves as the index, as files of pandas may have it, is a column too.
 
     Raises
     ------
@@ -29,6 +33,7 @@ def without_columns(table: Any, *, columns: Sequence[str] = ()) -> Any:
     if hasattr(table, "data_vars"):
         return table.drop_vars([name for name in columns if name in table.variables])
     if hasattr(table, "columns"):
+        table = common.without_index(table, columns)
         return table.drop(columns=[name for name in columns if name in table.columns])
     fields = getattr(getattr(table, "dtype", None), "names", None)
     if fields:
@@ -37,13 +42,15 @@ def without_columns(table: Any, *, columns: Sequence[str] = ()) -> Any:
     raise TypeError(f"a {type(table).__name__} has no columns that could be left out")
 
 
-#: What every site runs for every owner and none lists, by ``name@version``.
-SERVICES = {f"{NAME}@{without_columns.operation.version}": without_columns.operation}
+#: What every site runs for every owner and none lists.
+OWN: tuple[OperationFunction[..., Any], ...] = (without_columns, common.common_rows)
+#: The same by ``name@version``.
+SERVICES = {f"{own.operation.name}@{own.operation.version}": own.operation for own in OWN}
 
 
 def word_of(columns: Sequence[str]) -> str:
     """What an owner calls the service that hides just these columns."""
-    return f"{NAME}({', '.join(sorted(set(columns)))})"
+    return f"{NAME}({common.listed(columns)})"
 
 
 def parameters_of(columns: Sequence[str]) -> dict[str, Any]:
@@ -52,10 +59,51 @@ def parameters_of(columns: Sequence[str]) -> dict[str, Any]:
 
 
 def service_of(step: Step) -> str:
-    """What owners call the service that a step is: its operation's name, and what it hides."""
-    if step.operation.name != NAME:
-        return step.operation.name
+    """What owners call the service that a step is: its operation's name, and what it hides.
+
+    A step that only has the name of one of our own services, with other code or with parameters that
+    no owner's word has, is called what nobody forces.
+    """
+    name = step.operation.name
+    if name not in (NAME, common.NAME):
+        return name
+    version = step.operation.version
+    if step.operation == SERVICES.get(f"{name}@{version}"):
+        word = common.said_by(step) if name == common.NAME else _said_by(step)
+        if word:
+            return word
+    return f"{name}@{version}, of another kind"
+
+
+def _said_by(step: Step) -> str:
     try:
-        return word_of([str(name) for name in decode(step.parameters["columns"])])
+        names = decode(step.parameters["columns"])
+        if common.all_words(names) and set(step.parameters) == {"columns"}:
+            return word_of(names)
     except (KeyError, TypeError, ValueError):
-        return NAME
+        pass
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """One of our own services, as a relation forces it."""
+
+    word: str
+    function: OperationFunction[..., Any]
+    parameters: Mapping[str, Any]
+
+
+def first_of(relation: Relation) -> Forced | None:
+    """What comes before everything else, because of hidden columns."""
+    if not relation.hidden:
+        return None
+    return Forced(word_of(relation.hidden), without_columns, parameters_of(relation.hidden))
+
+
+def last_of(relation: Relation) -> Forced | None:
+    """What comes after all other forced services, because of anonymity."""
+    if relation.anonymity <= 1:
+        return None
+    told = relation.anonymity, relation.among
+    return Forced(common.word_of(*told), common.common_rows, common.parameters_of(*told))

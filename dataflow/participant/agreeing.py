@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from dataflow.agreements import Agreement, Archetype
+from dataflow.agreements import Agreement, Archetype, wrong_in
 from dataflow.catalog.records import Records
-from dataflow.errors import PolicyError
+from dataflow.errors import ConfigError, PolicyError
 from dataflow.graph.operation import Operation
 from dataflow.participant.audit import Audit
 
@@ -46,6 +46,8 @@ def put(records: Records, audit: Audit, agreement: Agreement, by: str) -> None:
     ------
     PolicyError
         If it is another site's, or has two relations of one name.
+    ConfigError
+        If one of its relations means nothing.
     """
     if agreement.site != records.site:
         raise PolicyError(
@@ -56,6 +58,14 @@ def put(records: Records, audit: Audit, agreement: Agreement, by: str) -> None:
     if len(set(ids)) != len(ids):
         raise PolicyError(f"agreement {agreement.name!r} has two relations of one id")
     before: Agreement | None = records.get("agreement", agreement.name, records.site)
+    known = before.relations if before is not None else ()
+    for relation in agreement.relations:
+        # What is in force already does not keep others from being written.
+        if relation not in known and (reason := wrong_in(relation)):
+            raise ConfigError(
+                f"agreement {agreement.name!r}, relation {relation.id!r}: {reason}\n"
+                "What you can do: correct it; nothing was written"
+            )
     audit.write(user=by, what="agreement", object=agreement.name, allowed=True)
     records.add(replace(agreement, seed=before.seed if before is not None else agreement.seed))
 

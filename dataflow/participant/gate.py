@@ -19,12 +19,21 @@ from dataflow.execution.events import CompareOrder, Errand, Order, ReleaseOrder,
 from dataflow.execution.invitation import NOTEBOOK, is_notebook
 from dataflow.graph import hiding
 from dataflow.graph.operation import Operation
-from dataflow.participant import proving
+from dataflow.participant import flooring, proving
 from dataflow.participant.audit import Audit
 from dataflow.participant.owners import not_as_notebook
 from dataflow.policy.agreement import Asked, Denial, Grant
 from dataflow.policy.archetype import SHIPPED
-from dataflow.policy.rights import Reading, Right, Rows, Standing, follow, right_of, standing
+from dataflow.policy.rights import (
+    Right,
+    Rows,
+    Standing,
+    follow,
+    right_of,
+    standing,
+    under,
+    words_of,
+)
 from dataflow.sites import Site
 
 
@@ -92,6 +101,7 @@ class Gate:
                     self._must_be_ours(key, replica)
             rows, made_of = self._inputs(order, minded)
             rights = self._rights(order.user, order.request, rows) if minded else {}
+            rows = {key: self._under(key, found, rights) for key, found in rows.items()}
             self._check_steps(order, rows, rights)
             kept = self._with_origins(order, rows, made_of, rights)
         except (NotGranted, SiteRefused) as error:
@@ -145,6 +155,12 @@ class Gate:
                 return denial
         return None
 
+    def clause(self, order: SegmentOrder, key: str) -> str:
+        """By which relation an order has data of an owner; the site alone if there is none now."""
+        asked = Asked(user=order.user, type=order.request.type, purpose=order.request.purpose)
+        found = self._standing(key, replace(asked, time=self._clock()))
+        return found.grants[0].clause if found is not None and found.grants else self._site.name
+
     def _check_steps(
         self, order: SegmentOrder, rows: Mapping[str, Rows], rights: Mapping[str, Sequence[Right]]
     ) -> None:
@@ -162,13 +178,13 @@ class Gate:
                 if said and said[0] is not None and all(said):
                     raise NotGranted({self._site.name: said[0].because})
                 floor = max((right.row_floor for right in rights.get(key, ())), default=0)
-                known = self._rows_of(key) if floor else None
+                known = self.rows_of(key) if floor else None
                 if floor and (known is None or known < floor):
                     clause = rights[key][0].grants[0].clause
                     text = f"{clause}: fewer than {floor} rows are not computed with"
                     raise NotGranted({self._site.name: text})
 
-    def _rows_of(self, key: str) -> int | None:
+    def rows_of(self, key: str) -> int | None:
         """Rows of a registered dataset by its owner's own record: what an order says proves nothing."""
         counts = [d.extent.rows for datasets in self._homes(key).values() for d in datasets]
         known = [count for count in counts if count is not None]
@@ -205,6 +221,14 @@ class Gate:
         rights: Mapping[str, Sequence[Right]],
     ) -> SegmentOrder:
         readings = follow(order.steps, rows, rights)
+        told = order.steps, rows, readings, rights
+        floors = flooring.floors(*told)
+        blind = flooring.uncounted(order.steps, floors, rights)
+        if blind is not None:
+            text = (
+                f"nobody counts the rows that {blind.label!r} would get, and there is a row floor"
+            )
+            raise NotGranted({self._site.name: text})
         found: dict[str, frozenset[str]] = dict(made_of)
         for step in order.steps:
             found[step.key] = frozenset().union(*(found.get(k, frozenset()) for k in step.inputs))
@@ -212,7 +236,13 @@ class Gate:
             order,
             origins={step.key: tuple(sorted(found[step.key])) for step in order.steps},
             rows={k: reading.carries for k, reading in readings.items() if reading.carries},
-            floors=self._floors(order, rows, readings, rights),
+            services={
+                k: words_of(reading.carries, rights)
+                for k, reading in readings.items()
+                if reading.carries
+            },
+            floors=floors,
+            guarded=flooring.guarded(*told),
             temporary=tuple(
                 step.key for step in order.steps if self._temporary(order, found[step.key])
             ),
@@ -242,28 +272,6 @@ class Gate:
         if because:
             self._write(order.user, "compare", order.id, because, order.job, allowed=False)
             raise NotGranted({self._site.name: because})
-
-    def _floors(
-        self,
-        order: SegmentOrder,
-        rows: Mapping[str, Rows],
-        readings: Mapping[str, Reading],
-        rights: Mapping[str, Sequence[Right]],
-    ) -> dict[str, tuple[int, ...]]:
-        """Rows that each input must have of whoever computes; who only selects may go below."""
-        least = {key: max((r.row_floor for r in found), default=0) for key, found in rights.items()}
-        found: dict[str, tuple[int, ...]] = {}
-        for step in order.steps:
-            if readings[step.key].carries:
-                continue
-            carried = [
-                readings[key].carries if key in readings else rows.get(key, {})
-                for key in step.inputs
-            ]
-            floors = tuple(max((least.get(k, 0) for k in one), default=0) for one in carried)
-            if any(floors):
-                found[step.key] = floors
-        return found
 
     def _temporary(self, order: SegmentOrder, origins: Iterable[str]) -> bool:
         """Whether an owner does not let a result of his data be kept after the job."""
@@ -297,6 +305,13 @@ class Gate:
                 rows[key] = carried
         return rows, made_of
 
+    def _under(self, key: str, rows: Rows, rights: Mapping[str, Sequence[Right]]) -> Rows:
+        """Rows of data as they count under these rights, whoever's had them made."""
+        for dataset in self._known(key):
+            said = dataset.lineage.services if dataset.lineage is not None else {}
+            rows = under(rows, said, rights)
+        return rows
+
     # --- reads ----------------------------------------------------------------------------------
 
     def read(self, replica: Replica, reader: Reader, *, again: bool = False) -> None:
@@ -320,7 +335,9 @@ class Gate:
                 return
             self._refuse(reader, replica, f"{self._site.name}: nobody here knows what this is")
         minded = False
-        for right in _flat(self._rights(reader.user, reader.request, {replica.key: rows})):
+        rights = self._rights(reader.user, reader.request, {replica.key: rows})
+        rows = self._under(replica.key, rows, rights)
+        for right in _flat(rights):
             minded = True
             for site in reader.sites or ("",):
                 denial = right.goes_to(site, rows[right.key])

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from dataflow.errors import ConfigError
 from dataflow.execution.code import CodeStore, pack
-from dataflow.graph.hiding import without_columns
+from dataflow.graph.hiding import OWN
 from dataflow.graph.operation import Operation, OperationFunction
 
 
@@ -35,7 +35,8 @@ def install(references: Sequence[str], code: CodeStore) -> Mapping[str, Operatio
             code.put(operation.code, pack(declared.functions))
         found[f"{operation.name}@{operation.version}"] = operation
     if references:
-        code.put(without_columns.operation.code, pack(without_columns.functions))
+        for own in OWN:
+            code.put(own.operation.code, pack(own.functions))
     return found
 
 

@@ -14,6 +14,7 @@ from dataflow.client.distance import distance
 from dataflow.client.probe import measure_link, measure_store
 from dataflow.errors import DataflowError
 from dataflow.participant.opened import Opened
+from dataflow.participant.roads import Roads
 from dataflow.participant.ways import Ways
 from dataflow.sites import Link, Site, Topology
 
@@ -50,6 +51,8 @@ class Measuring:
     ----------
     name, has_site
         The participant's; what one without a site measures is told to nobody.
+    kept
+        Where one without a site keeps what it has measured, for its next session.
     topology
         The world as it is known now.
     clock
@@ -60,6 +63,7 @@ class Measuring:
         self,
         name: str,
         has_site: bool,
+        kept: Roads,
         records: Records,
         sync: Sync,
         opened: Opened,
@@ -67,7 +71,7 @@ class Measuring:
         topology: Callable[[], Topology],
         clock: Callable[[], float],
     ) -> None:
-        self._name, self._has_site = name, has_site
+        self._name, self._has_site, self._kept = name, has_site, kept
         self._records, self._sync, self._opened, self._ways = records, sync, opened, ways
         self._topology, self._clock = topology, clock
         #: Roads from other sites to a participant that is no site, and to sites of stores.
@@ -91,12 +95,15 @@ class Measuring:
                     continue
                 if site.stores_only and self._opened.at(site.name) is None:
                     continue
-                if self._measured_lately(site.name):
+                if self._measured_lately(site.name) or self._recalled(site):
                     continue
                 with suppress(DataflowError, OSError):
-                    for link in await self._measure(site):
+                    found = await self._measure(site)
+                    for link in found:
                         self._keep(link)
                         self._probed[site.name] = self._clock()
+                    if not self._has_site:
+                        self._kept.keep(site.name, site.address, found)
             await asyncio.sleep(LOOK_SECONDS)
 
     async def follow_delays(self) -> None:
@@ -138,6 +145,16 @@ class Measuring:
             self._records.add(link)
         else:  # no site, nothing to tell others of
             self.roads[link.source, link.target] = link
+
+    def _recalled(self, site: Site) -> bool:
+        """Whether an earlier session has measured the roads of a site lately; they are known then."""
+        if self._has_site:
+            return False
+        for link in self._kept.of(site.name, site.address):
+            self.roads[link.source, link.target] = link
+            if link.measured_at is not None:
+                self._probed[site.name] = link.measured_at
+        return self._measured_lately(site.name)
 
     def _measured_lately(self, source: str) -> bool:
         known: Link | None = self.roads.get((source, self._name)) or self._records.get(

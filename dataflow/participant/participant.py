@@ -54,19 +54,25 @@ from dataflow.execution.tally import Figure
 from dataflow.execution.view import JobView, LedgerEntry
 from dataflow.graph.graph import Graph
 from dataflow.participant import agreeing, proving, registering, watching
+from dataflow.participant.answered import FILE as ANSWERED_FILE
+from dataflow.participant.answered import Answered
 from dataflow.participant.audit import FILE as AUDIT_FILE
 from dataflow.participant.audit import Audit
+from dataflow.participant.counting import Counting
 from dataflow.participant.gate import Gate, reader_of
 from dataflow.participant.installed import install
 from dataflow.participant.jobs import Jobs, What
 from dataflow.participant.learning import Learning
 from dataflow.participant.loading import Loading, loads_of
 from dataflow.participant.measuring import Measuring
+from dataflow.participant.negotiating import FILE as NEGOTIATIONS_FILE
+from dataflow.participant.negotiating import Negotiations
 from dataflow.participant.notebooks import Cells, Invite, Notebooks
 from dataflow.participant.opened import Opened
 from dataflow.participant.planner import Planner
 from dataflow.participant.refusals import Refusals
 from dataflow.participant.revoking import Revoking
+from dataflow.participant.roads import ROADS_FILE, Roads
 from dataflow.participant.tidying import tidy_daily
 from dataflow.participant.ways import Ways
 from dataflow.placement.plan import Plan
@@ -143,7 +149,9 @@ class Participant:
         self.site = replace(self.site, operations=tuple(sorted(self._installed)))
         self.audit = Audit(self.state_dir / AUDIT_FILE, clock)
         self._refusals = Refusals(self.audit, clock)
+        self._answered = Answered(self.state_dir / ANSWERED_FILE)
         self.gate = Gate(self.site, self.records, self.audit, clock, self._installed)
+        self.counting = Counting(self.name, self.gate, self._answered, self.audit, clock)
         runs = self.state_dir / "runs"
         able = self._backend.programs
         self.notebooks = Notebooks(
@@ -162,6 +170,7 @@ class Participant:
             clock=clock,
             new_attempt=lambda: secrets.token_hex(8),
             admit=self.gate.order,
+            counting=self.counting,
             runs=runs,
             invite=self.notebooks.invite,
             own=OwnRecords(
@@ -176,6 +185,7 @@ class Participant:
         self._measuring = Measuring(
             self.name,
             self._has_site,
+            Roads(self.state_dir / ROADS_FILE),
             self.records,
             self.sync,
             self.opened,
@@ -219,6 +229,9 @@ class Participant:
         self.coordinator = self._jobs.coordinator
         self._revoking = Revoking(
             self._runner, self.gate, self.records, self.opened.of, self.audit, clock
+        )
+        self.negotiations = Negotiations(
+            self.state_dir / NEGOTIATIONS_FILE, self.records, self.audit, self.agree, clock
         )
         self._background: set[asyncio.Task[None]] = set()
         self._started = False
@@ -279,6 +292,8 @@ class Participant:
         await self.ways.close()
         self._journal.close()
         self._meter.close()
+        self._answered.close()
+        self.negotiations.close()
         self.records.close()
 
     def _do(self, work: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from dataflow.graph.extents import estimate
 from dataflow.graph.graph import Graph, Term
-from dataflow.graph.hiding import parameters_of, service_of, without_columns, word_of
+from dataflow.graph.hiding import Forced, first_of, last_of, service_of
 from dataflow.graph.keys import step_key
 from dataflow.graph.operation import Operation, Step
 from dataflow.policy.rights import Right, Rows, least, passed_on
@@ -98,8 +98,10 @@ def _served(
         return term
     for name in right.forced[applied:]:
         before = rows[term.key]
-        if right.hidden and name == word_of(right.hidden):
-            term = _hidden(right.hidden, term)
+        own = _own(right).get(name)
+        if own is not None:
+            found = _applied(own.function.operation, term, own.parameters)
+            term = replace(found, functions=own.function.functions)
         else:
             known = offered.get(right.site, ())
             service = next((o for o in reversed(known) if o.name == name), None)
@@ -117,9 +119,10 @@ def _forcing(rights: Sequence[Right]) -> list[Right]:
     return [right for right in rights if right.forced and right.grants][:1]
 
 
-def _hidden(columns: Sequence[str], term: Term) -> Term:
-    found = _applied(without_columns.operation, term, parameters_of(columns))
-    return replace(found, functions=without_columns.functions)
+def _own(right: Right) -> dict[str, Forced]:
+    """Forced services that every site has, by the word for them."""
+    relation = right.grants[0].relation
+    return {own.word: own for own in (first_of(relation), last_of(relation)) if own is not None}
 
 
 def _applied(service: Operation, term: Term, parameters: Mapping[str, Any] | None = None) -> Term:

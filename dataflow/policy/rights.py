@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from dataflow.agreements import DATA_PROVIDER, Agreement, Archetype
 from dataflow.datasets import Dataset
-from dataflow.graph.hiding import service_of, word_of
+from dataflow.graph.hiding import first_of, last_of, service_of
 from dataflow.graph.operation import Step
 from dataflow.policy.agreement import Asked, Denial, Grant, governing, grants
 
@@ -133,7 +133,10 @@ class Right:
     @property
     def row_floor(self) -> int:
         """Fewer rows than this are not computed with."""
-        return max((grant.relation.row_floor for grant in self.grants), default=0)
+        terms = [grant.relation for grant in self.grants]
+        # One row alone is a group of one: who asks for no more than that asks for nothing.
+        alike = [term.anonymity for term in terms if term.anonymity > 1]
+        return max((*alike, *(term.row_floor for term in terms)), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,14 +215,28 @@ def _together(fine: tuple[Grant, ...], archetype: Archetype, asked: Asked) -> tu
         if grant is not first
         and hidden >= set(grant.relation.hidden)
         and forced >= set(grant.forced(asked.type))
+        and _as_anonymous(first, grant)
     )
     return (first, *rest)
 
 
+def _as_anonymous(first: Grant, other: Grant) -> bool:
+    """Whether rows that are left under the terms of ``first`` would be left under the other's."""
+    ours, theirs = first.relation, other.relation
+    if theirs.anonymity <= 1:
+        return True
+    finer = not ours.among or (bool(theirs.among) and set(ours.among) >= set(theirs.among))
+    return ours.anonymity >= theirs.anonymity and finer
+
+
 def _forced(grant: Grant, asked: Asked) -> tuple[str, ...]:
-    """Services that come first: columns are hidden before anything else sees them."""
-    hidden = (word_of(grant.relation.hidden),) if grant.relation.hidden else ()
-    return (*hidden, *grant.forced(asked.type))
+    """Services that come first: columns are hidden before anything else sees them.
+
+    Rows that too few others look like are left out last, by what is left of their columns then.
+    """
+    first, last = first_of(grant.relation), last_of(grant.relation)
+    words = (first.word if first else "", *grant.forced(asked.type), last.word if last else "")
+    return tuple(word for word in words if word)
 
 
 def follow(
@@ -247,6 +264,35 @@ def follow(
     return found
 
 
+#: Source → the services that its rows have been through, in the words of whoever forced them.
+Words = Mapping[str, tuple[str, ...]]
+
+
+def words_of(rows: Rows, rights: Mapping[str, Sequence[Right]]) -> dict[str, tuple[str, ...]]:
+    """What the numbers in ``rows`` stand for under these rights."""
+    return {key: _forced_on(rights, key)[:applied] for key, applied in rows.items() if applied}
+
+
+def under(rows: Rows, words: Words, rights: Mapping[str, Sequence[Right]]) -> Rows:
+    """Rows as they count for who has these rights.
+
+    What the relation of somebody else has forced on them counts as far as his own force the same, in
+    the same order: hidden from another is not hidden from him.
+    """
+    found: dict[str, int] = {}
+    for key, applied in rows.items():
+        said, forced = words.get(key, ()), _forced_on(rights, key)
+        same = 0
+        while same < min(applied, len(said), len(forced)) and said[same] == forced[same]:
+            same += 1
+        found[key] = same if rights.get(key) else applied
+    return found
+
+
+def _forced_on(rights: Mapping[str, Sequence[Right]], key: str) -> tuple[str, ...]:
+    return next((right.forced for right in rights.get(key, ()) if right.forced), ())
+
+
 def least(inputs: Iterable[Rows]) -> Rows:
     """Rows of several inputs together: what has been through least counts."""
     reads: dict[str, int] = {}
@@ -262,7 +308,7 @@ def passed_on(step: Step, reads: Rows, rights: Mapping[str, Sequence[Right]]) ->
         return reads
     carries: dict[str, int] = {}
     for key, applied in reads.items():
-        forced = next((right.forced for right in rights.get(key, ()) if right.forced), ())
+        forced = _forced_on(rights, key)
         now = applied < len(forced) and service_of(step) == forced[applied]
         if now or step.operation.role == DATA_PROVIDER:
             carries[key] = applied + now

@@ -29,6 +29,7 @@ from dataflow.execution.events import (
 from dataflow.execution.tally import Figure
 from dataflow.participant import agreeing
 from dataflow.participant.audit import Audit
+from dataflow.participant.negotiating import Negotiations
 from dataflow.sites import Site, Topology, Trust
 from dataflow.stores import Store, store_for
 
@@ -109,6 +110,9 @@ class Double:
         self.refusals: list[tuple[str, str, str]] = []
         self.errands: list[tuple[Errand, tuple[str, ...]]] = []
         self.audit = Audit(directory / "audit.jsonl", time.time)
+        self.negotiations = Negotiations(
+            directory / "negotiations.db", self.records, self.audit, self.agree, time.time
+        )
 
     def refused(self, user: str, what: str, because: str) -> None:
         self.refusals.append((user, what, because))

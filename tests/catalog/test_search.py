@@ -151,7 +151,10 @@ def filled(tmp_path_factory):
 
 @given(asked=asked)
 def test_sql_finds_what_memory_finds(filled: Records, asked: dict[str, Any]) -> None:
-    in_memory = filled.snapshot().search(**asked)
+    snapshot = filled.snapshot()
+    in_memory = snapshot.search(**asked)
+    each = search(snapshot.datasets, tags_of=snapshot.tags_of, copies_of=snapshot.sites_of, **asked)
+    assert in_memory == snapshot.distinct(each), "an index may not hide what fits"
     assert filled.find(**asked) == in_memory
     assert filled.find(**asked, limit=3) == in_memory[:3]
 

@@ -14,6 +14,7 @@ from dataflow.catalog.records import Records
 from dataflow.datasets import Dataset, Extent, Lineage, Replica, Reproduction, Variable
 from dataflow.errors import NotGranted, PolicyError, SiteRefused
 from dataflow.execution.events import CompareOrder, Errand, SegmentOrder, TransferOrder
+from dataflow.graph.common import common_rows
 from dataflow.graph.graph import Graph, of_dataset
 from dataflow.graph.hiding import without_columns
 from dataflow.graph.operation import Operation, operation
@@ -107,6 +108,7 @@ class Vu:
                 inputs=(self.dataset.key,),
                 origins=order.origins.get(key, ()),
                 rows=order.rows.get(key, {}),
+                services=order.services.get(key, {}),
             ),
         )
         replica = self.copy(dataset, "file:///result")
@@ -411,6 +413,33 @@ def test_results_that_may_not_be_kept_are_marked(vu: Vu) -> None:
     assert set(order.temporary) == {selected.key, graph.key}
 
 
+def test_what_was_hidden_for_one_counts_as_far_as_the_same_is_hidden_from_another(vu: Vu) -> None:
+    vu.agree(
+        relation(hidden=("Gebdat",)),
+        relation(id="less", users=("less",), hidden=("Gebdat", "Geslacht")),
+        relation(id="same", users=("same",), hidden=("Gebdat",), anonymity=5, among=("Geslacht",)),
+    )
+    kept = vu.stored(query(without_columns(vu.source, columns=["Gebdat"])))
+    (selected,) = vu.records.snapshot().with_key(kept.key)
+    assert selected.lineage is not None
+    assert selected.lineage.services == {vu.dataset.key: ("without-columns(Gebdat)",)}
+    further: dict[str, Any] = {"inputs": {kept.key: kept}, "datasets": {kept.key: selected}}
+    graph = mean(of_dataset(selected))
+    vu.gate.order(vu.order(graph, **further))
+    with pytest.raises(NotGranted, match=r"without-columns\(Gebdat, Geslacht\) must be applied"):
+        vu.gate.order(vu.order(graph, user="less", **further))
+    with pytest.raises(NotGranted, match=r"common-rows\(5: Geslacht\) must be applied"):
+        vu.gate.order(vu.order(graph, user="same", **further))
+    vu.agree(relation(hidden=("Gebdat", "Geslacht")))
+    with pytest.raises(NotGranted, match="must be applied"):
+        vu.gate.order(vu.order(graph, **further))
+    old = replace(selected, lineage=replace(selected.lineage, services={}))
+    vu.agree(relation(hidden=("Gebdat",)))
+    vu.records.add(old)
+    with pytest.raises(NotGranted, match="must be applied"):
+        vu.gate.order(vu.order(graph, **further))
+
+
 def test_hidden_columns_are_hidden_from_operations_at_home_too(vu: Vu) -> None:
     vu.agree(relation(hidden=("Gebdat",)))
     without = without_columns(vu.source, columns=["Gebdat"])
@@ -439,6 +468,33 @@ def test_whoever_computes_gets_a_floor_and_whoever_selects_does_not(vu: Vu) -> N
     order = vu.gate.order(vu.order(graph, floors={graph.key: (0,)}))
     assert isinstance(order, SegmentOrder)
     assert order.floors == {graph.key: (10,)}
+
+
+def test_of_which_datasets_rows_are_is_written_down_by_the_site(vu: Vu) -> None:
+    vu.agree(relation(row_floor=10, anonymity=12, among=("a",)))
+    selected = query(common_rows(vu.source, k=12, among=["a"]))
+    order = vu.gate.order(vu.order(mean(selected), guarded={"x": {"y": 1}}))
+    assert isinstance(order, SegmentOrder)
+    assert order.guarded == {selected.key: {vu.dataset.key: 12}}
+
+
+def test_rows_that_nobody_counts_are_given_to_no_command(tmp_path: Path) -> None:
+    lab = Vu(tmp_path, "lab")
+    lab.agree(relation(row_floor=10))
+    for graph, fine in ((mean(lab.source), True), (mean(query(lab.source)), False)):
+        steps = tuple(
+            replace(step, operation=replace(step.operation, name="sh", command="cat {x}"))
+            if step.key == graph.key
+            else step
+            for step in graph.steps.values()
+        )
+        order = lab.order(graph, steps=steps)
+        if fine:  # all rows of a registered dataset: the owner's record has their number
+            lab.gate.order(order)
+            continue
+        with pytest.raises(NotGranted, match="nobody counts the rows"):
+            lab.gate.order(order)
+    lab.records.close()
 
 
 def test_reuse_does_not_lift_what_the_maker_may_not_copy(vu: Vu) -> None:

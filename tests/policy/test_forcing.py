@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.agreements import Agreement
+from dataflow.graph.common import common_rows
 from dataflow.graph.graph import Graph, merge, of_dataset
 from dataflow.graph.hiding import without_columns
 from dataflow.policy.check import check
@@ -60,6 +61,38 @@ def test_hidden_columns_are_left_out_before_anything_else() -> None:
     assert hidden.key in without.graph.steps
     (right,) = rights(TTP, uva=about)[UVA.key]
     assert [right.goes_to("surf", n) is None for n in (0, 1, 2)] == [False, False, True]
+
+
+def test_rows_that_few_look_like_are_left_out_after_all_other_services() -> None:
+    source = of_dataset(UVA)
+    terms = {"hidden": ("b",), "forced": {"*": ("sql-anonymize",)}}
+    about = agreement("uva", relation(anonymity=5, among=("c", "a"), **terms))
+    found = woven(mean(source), about)
+    asked = anonymize(without_columns(source, columns=["b"]))
+    assert found.graph.key == mean(common_rows(asked, k=5, among=["a", "c"])).key
+    assert common_rows.operation.code in found.graph.functions
+    assert woven(mean(common_rows(asked, k=5, among=["a", "c"])), about).notes == ()
+    for milder in ({"k": 4, "among": ["a", "c"]}, {"k": 5, "among": ["a"]}):
+        put_in = woven(mean(common_rows(asked, **milder)), about)
+        assert common_rows(asked, k=5, among=["a", "c"]).key in put_in.graph.steps
+    (right,) = rights(TTP, uva=about)[UVA.key]
+    assert [right.goes_to("surf", n) is None for n in range(4)] == [False, False, False, True]
+    assert right.row_floor == 5
+
+
+def test_milder_terms_do_not_stand_in_for_stricter_ones() -> None:
+    strict = relation(anonymity=5, among=("a", "b"))
+    for id, fine, fields in [
+        ("none", True, {}),
+        ("fewer columns", True, {"anonymity": 5, "among": ("a",)}),
+        ("fewer rows", True, {"anonymity": 2, "among": ("a", "b")}),
+        ("more rows", False, {"anonymity": 6, "among": ("a",)}),
+        ("other columns", False, {"anonymity": 2, "among": ("c",)}),
+        ("all columns", False, {"anonymity": 2}),
+    ]:
+        other = relation(**{**fields, "id": id})
+        (right,) = rights(uva=agreement("uva", strict, other))[UVA.key]
+        assert [grant.relation.id for grant in right.grants[1:]] == ([id] if fine else []), id
 
 
 def test_what_he_applied_himself_is_left_alone() -> None:

@@ -10,23 +10,31 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import httpx2
 import numpy as np
 import pandas as pd
 import pytest
 
 import dataflow as flow
-from dataflow.agreements import Agreement, Relation
+from dataflow.agreements import Agreement, Relation, Request
+from dataflow.catalog.entries import replica_id
+from dataflow.documents import to_document, to_json
 from dataflow.errors import (
     DataflowError,
     NoAllowedSite,
     NotGranted,
     NotReproduced,
+    OutOfOrder,
     PolicyError,
     SiteRefused,
+    UnknownNegotiation,
 )
+from dataflow.execution.events import TransferOrder
 from dataflow.participant.audit import Audit, verify
 from dataflow.testing.federation import Federation, SiteSettings
 
@@ -42,7 +50,7 @@ TABLES = {
     "uva": {"M": (8116, 12.253), "V": (10523, 10.505)},
 }
 TOGETHER = {"M": 11.559, "V": 10.123}
-OPERATIONS = ["query", "anonymize", "average", "average_of_all", "rows", "drawn"]
+OPERATIONS = ["query", "anonymize", "average", "average_of_all", "rows", "drawn", "all_but"]
 
 Connect = Callable[[str], Any]
 
@@ -158,6 +166,7 @@ def _terms(relations: Any) -> list[Any]:
             dict(r.forced),
             r.hidden,
             r.row_floor,
+            r.anonymity,
             r.archetypes,
             r.datasets,
             r.request_types,
@@ -321,6 +330,32 @@ def test_hidden_columns_and_few_rows(connect: Connect, agree: Any) -> None:
         anna.submit(few).result(60)
 
 
+def test_rows_that_single_somebody_out_alone_or_by_two_questions(
+    universities: Federation, connect: Connect, agree: Any
+) -> None:
+    # 50 rows have the unknown scale: with 51 that have to be alike nobody sees one of them.
+    agree(agreement("uva", relation(anonymity=51, among=("Salschal",))))
+    anna = connect("anna")
+    source = anna["uva/wageGap"]
+    plan = anna.plan(wages.rows(source, tag="alike"), request="sqlDataRequest")
+    assert any("common-rows was put in" in note for note in plan.notes)
+    found = anna.submit(plan).result(60)
+    assert len(found) == 18_639
+    assert 99 not in set(found["Salschal"])
+    agree(agreement("uva", relation(row_floor=10)))
+
+    def mean_without(count: int, tag: str = "differs") -> Any:
+        return ask(anna, wages.average(wages.all_but(source, count=count), tag=tag))
+
+    mean_without(0).result(60)
+    with pytest.raises(NotGranted, match="'anna': these rows may differ by fewer than 10"):
+        mean_without(1).result(60)
+    mean_without(10).result(60)
+    ask(anna, wages.average(source, tag="the same rows")).result(60)
+    refused = [e for e in audit(universities, "uva") if e["what"] == "rows"]
+    assert [(e["user"], e["allowed"]) for e in refused] == [("anna", False)]
+
+
 def test_reproducible_science(universities: Federation, connect: Connect, agree: Any) -> None:
     """Run at the owner's site, run again at a permitted one, and given out because both agree."""
     forced = {"sqlDataRequest": ("sql-anonymize",)}
@@ -424,6 +459,132 @@ def test_dy10_revoked(
             time.sleep(0.1)
 
 
+def asked(universities: Federation, who: str, method: str, url: str, **options: Any) -> Any:
+    """One plain request to an agent, as somebody with a token and no session may send it."""
+    headers = {"authorization": f"Bearer {universities.token(who)}", **options.pop("headers", {})}
+    with httpx2.Client(trust_env=False, timeout=30) as http:
+        return http.request(method, url, headers=headers, **options)
+
+
+def refusals(universities: Federation, *sites: str) -> list[tuple[str, str, str]]:
+    """Who was refused what where, in the sites' own audit logs."""
+    return [
+        (site, entry["user"], entry["what"])
+        for site in sites
+        for entry in audit(universities, site)
+        if entry.get("allowed") is False
+    ]
+
+
+def test_an_agent_is_nobodys_deputy(universities: Federation, connect: Connect, agree: Any) -> None:
+    """A third party that may have rows fetches and shows them for nobody who may not."""
+    agree(agreement("vu", relation(archetypes=(TTP,))))
+    anna = connect("anna")
+    source = wages.query(anna["vu/wageGap"])
+    graph = wages.average(source, tag="deputy")
+    plan = anna.plan(graph, request="sqlDataRequest", scope={"sql-algorithm": "surf"})
+    assert means(anna.submit(plan).result(60)) == pytest.approx(expected("vu"), abs=0.001)
+    limit = time.monotonic() + 10
+    copies: dict[str, Any] = {}
+    while {"vu", "surf"} - set(copies):
+        copies = {r.site: r for r in anna._participant.snapshot().replicas_of(source.key)}
+        assert time.monotonic() < limit, copies
+        time.sleep(0.05)
+
+    def fetched(who: str, by: str, key: str) -> str:
+        """Have an agent fetch the rows from their owner; how that ends."""
+        order = TransferOrder(
+            id=f"deputy {who} {by}",
+            job="deputy",
+            site=by,
+            key=key,
+            replica=copies["vu"],
+            user="anna",
+            request=plan.request,
+        )
+        orders = f"{universities.address(by)}/v1/orders"
+        said = asked(universities, who, "POST", orders, json={"order": to_document(order)})
+        assert said.status_code == 204, said.text
+        reports, limit = [], time.monotonic() + 30
+        while not reports or reports[-1]["type"] not in ("broke", "ended"):
+            where = f"{orders}/{quote(order.id)}/reports?since={len(reports)}&wait=5"
+            reports += asked(universities, who, "GET", where).json()
+            assert time.monotonic() < limit, reports
+        return str(reports[-1].get("error", {}).get("kind", "ended"))
+
+    others = universities.results("desk") / "copies"
+    before = refusals(universities, "vu", "surf", "desk")
+
+    def new() -> list[tuple[str, str, str]]:
+        found = refusals(universities, "vu", "surf", "desk")
+        for one in before:
+            found.remove(one)
+        before.extend(found)
+        return found
+
+    # Eve says that it is for anna; and anna has an agent fetch that the owner does not name.
+    assert fetched("eve", "desk", source.key) == "not-granted"
+    assert new() == [("vu", "eve", "read")]
+    agree(agreement("vu", relation(archetypes=(TTP,), compute_providers=("surf",))))
+    assert fetched("anna", "desk", source.key) == "not-granted"
+    assert new() == [("vu", "anna", "read")]
+    assert not list(others.glob(f"*/{source.key}/COMMIT.json"))
+    # What surf has by right it shows to nobody: not to eve in anna's name, nor to anna herself.
+    where = f"{universities.address('surf')}/v1/data/{replica_id(copies['surf'])}"
+    told = {"x-dataflow-user": "anna", "x-dataflow-to": "surf"}
+    told["x-dataflow-request"] = quote(to_json(plan.request, Request))
+    for who in ("eve", "anna"):
+        answer = asked(universities, who, "GET", where, headers=told)
+        assert answer.status_code == 403, answer.text
+        assert new() == [("surf", who, "read")]
+    # Nor does the owner give desk what it says that surf wants.
+    where = f"{universities.address('vu')}/v1/data/{replica_id(copies['vu'])}"
+    assert asked(universities, "desk", "GET", where, headers=told).status_code == 403
+    assert [(site, what) for site, _, what in new()] == [("vu", "read")]
+
+
+def test_x03_a_site_that_loses_its_right_loses_its_copy(
+    universities: Federation, connect: Connect, agree: Any
+) -> None:
+    """By one plain request to the owner's agent; everybody is sent to another copy then."""
+    agree(agreement("vu", relation(archetypes=(TTP,))))
+    anna = connect("anna")
+    source = wages.query(anna["vu/wageGap"])
+    surf = anna.plan(
+        wages.average(source, tag="x03 surf"),
+        request="sqlDataRequest",
+        scope={"sql-algorithm": "surf"},
+    )
+    anna.submit(surf).result(60)
+    running = ask(
+        anna, wages.average(source, seconds=30.0, tag="x03"), scope={"sql-algorithm": "surf"}
+    )
+    part = next(p for p in running.plan.segments if p.site == "surf")
+    limit = time.monotonic() + 60
+    while running._refreshed().units[part.id].status != "running":
+        assert time.monotonic() < limit, running
+        time.sleep(0.1)
+    begun = time.monotonic()
+    milder = agreement("vu", relation(archetypes=(TTP,), compute_providers=("desk",)))
+    where = f"{universities.address('vu')}/v1/agreements/wages"
+    body = {"agreement": to_document(milder)}
+    assert asked(universities, "root", "PUT", where, json=body).status_code == 204
+    copies = universities.results("surf") / "copies"
+
+    def known() -> set[str]:
+        return {r.site for r in anna._participant.snapshot().replicas_of(source.key)}
+
+    while list(copies.glob(f"*/{source.key}/COMMIT.json")) or "surf" in known():
+        assert time.monotonic() - begun < 10, "the copy lies on, or readers are sent to it"
+        time.sleep(0.1)
+    assert "vu" in known()
+    after = anna.plan(wages.average(source, tag="x03 desk"), request="sqlDataRequest")
+    assert after.assignment_by_key[after.outputs[0]].site == "desk"
+    assert means(anna.submit(after).result(60)) == pytest.approx(expected("vu"), abs=0.001)
+    running.cancel()
+    running.wait(10)
+
+
 def test_rows_go_nowhere_by_themselves(connect: Connect, agree: Any) -> None:
     """Not to the user, whatever is granted but fetching; results go to whoever asked."""
     agree(agreement("vu", relation()))
@@ -493,3 +654,70 @@ def test_dy12_third_party_offline(universities: Federation, connect: Connect, ag
     assert {plan.assignment_by_key[graph.key].site for graph in graphs} == {"surf"}
     answers = anna.submit(plan).result(60)
     assert means(answers[1]) == pytest.approx(expected("uva"), abs=0.001)
+
+
+def test_x05_a_third_party_collects(universities: Federation, connect: Connect, agree: Any) -> None:
+    largest = pd.concat([table("vu"), table("uva")], ignore_index=True)
+    path = universities.data("desk") / "wageGap.parquet"
+    largest.to_parquet(path)
+    root, anna = connect("root"), connect("anna")
+    root.register(path.as_uri(), name="wageGap", site="desk")
+    sites = ["vu", "uva", "desk"]
+    agree(
+        *(
+            agreement(site, relation(archetypes=(TTP,), compute_providers=("surf",)))
+            for site in sites
+        )
+    )
+    asked = [wages.query(anna[f"{site}/wageGap"]) for site in sites]
+    plan = anna.plan(
+        wages.median_of_three(*asked, tag="x05"), request="sqlDataRequest", aggregate=True
+    )
+    (collector,) = [a for a in plan.assignments if plan.label(a.key) == "median"]
+    assert collector.site == "surf"
+    refused = {c.site: c.because for c in collector.candidates if not c.allowed}
+    assert set(refused) >= set(sites), "not the holder of the largest set either"
+    found = anna.submit(plan).result(60)
+    whole = pd.concat([table("vu"), table("uva"), largest])["Salschal"]
+    assert float(found["median"].iloc[0]) == whole[whole != 99].median()
+
+
+def test_x11_catalogue_and_negotiation(
+    universities: Federation, connect: Connect, agree: Any
+) -> None:
+    hidden = relation(hidden=("Gebdat",))
+    agree(agreement("vu", hidden), agreement("uva", relation(users=("bob",))))
+    root, anna, eve = (connect(name) for name in ("root", "anna", "eve"))
+    (offer,) = (offer for offer in anna.offers(name="wageGap") if offer.site in TABLES)
+    assert (offer.site, offer.columns) == ("vu", ("Geslacht", "Salschal"))
+    assert (offer.request_types, offer.archetypes) == (("sqlDataRequest",), (C2D, TTP))
+    assert eve.offers() == []
+
+    (question,) = each(anna, "x11", "uva")
+    with pytest.raises(NotGranted):
+        anna.plan(question, request="sqlDataRequest")
+    wanted = relation(id="", users=(), archetypes=(C2D,), compute_providers=())
+    asked = anna.negotiations.begin("uva", "wages", wanted)
+    assert eve.negotiations.all() == []
+    with pytest.raises(PolicyError, match="between others"):
+        eve.negotiations.move(asked, "terminate")
+    with pytest.raises(OutOfOrder, match="requested"):
+        anna.negotiations.move(asked, "verify")
+    with pytest.raises(UnknownNegotiation):
+        anna.negotiations.get(replace(asked, id="none"))
+    (seen,) = root.negotiations.all("uva")
+    assert seen == asked
+    for who, move in ((root, "agree"), (anna, "verify")):
+        asked = who.negotiations.move(asked, move)
+    assert _seen(anna, "uva") == []
+    assert root.negotiations.move(asked, "finalize").state == "finalized"
+    limit = time.monotonic() + 10
+    while [r.id for r in _seen(anna, "uva")] != [asked.id]:
+        assert time.monotonic() < limit, "the news of the relation does not arrive"
+        time.sleep(0.05)
+    answer = anna.submit(anna.plan(question, request="sqlDataRequest")).result(60)
+    assert means(answer) == pytest.approx(expected("uva"), abs=0.001)
+    entries = [e for e in audit(universities, "uva") if e["object"] == asked.id and e["allowed"]]
+    assert [e["what"] for e in entries] == [
+        f"negotiation: {move}" for move in ("request", "agree", "verify", "finalize")
+    ]

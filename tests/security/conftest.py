@@ -86,8 +86,8 @@ class Target:
         self.records.add(self.participant.site, *stores)
         agreeing.offer(self.records, self.participant._installed)
         self.datasets: dict[str, Dataset] = {}
-        for name in ("wageGap", "forced", "floor", "hidden", "expired", "other"):
-            self._register(name)
+        for name in ("wageGap", "forced", "floor", "hidden", "alike", "expired", "other"):
+            self.register(name)
         # A tree with a way out of it.
         tree = self.data / "tree"
         tree.mkdir()
@@ -120,6 +120,13 @@ class Target:
                         hidden=("Naam",),
                         archetypes=("fetch", "computeToData", "dataThroughTtp"),
                     ),
+                    relation(
+                        "alike",
+                        "alike",
+                        anonymity=2,
+                        among=("Geslacht", "Gebdat"),
+                        archetypes=("fetch", "computeToData"),
+                    ),
                     relation("expired", "expired", valid_until=1.0),
                     relation("tree", "tree", archetypes=("fetch",)),
                 ),
@@ -134,7 +141,7 @@ class Target:
         )
         self.app = create_app(self.participant, TokenFile(self.tokens, "vu"), body_limit=BODY_LIMIT)
 
-    def _register(self, name: str) -> None:
+    def register(self, name: str) -> None:
         path = self.data / f"{name}.parquet"
         pd.DataFrame(
             {"Naam": [SECRET, name], "Geslacht": ["V", "M"], "Salschal": [11, 12], "Gebdat": 1960}

@@ -21,6 +21,7 @@ from dataflow.agreements import Agreement, Relation, Request
 from dataflow.datasets import Replica
 from dataflow.documents import to_document, to_json
 from dataflow.execution.events import SegmentOrder, TransferOrder
+from dataflow.graph.common import common_rows
 from dataflow.graph.hiding import without_columns
 from dataflow.graph.operation import operation
 from tests.security.conftest import BODY_LIMIT, GRANTED, OTHERS, SECRET, THROUGH, TOKENS, Target
@@ -306,6 +307,22 @@ attack("order: other columns hidden than those that are")(
     lambda t: t.give(
         t.order(wages.average(without_columns(t.source("hidden"), columns=["Salschal"])))
     )
+)
+attack("order: rows that single somebody out")(lambda t: t.give(granted(t, "alike")))
+attack("order: rows that single somebody out, through a query")(
+    lambda t: t.give(t.order(wages.average(wages.query(t.source("alike")))))
+)
+for fewer, wanted in {
+    "fewer rows": (1, ["Gebdat", "Geslacht"]),
+    "fewer columns": (2, ["Gebdat"]),
+}.items():
+    attack(f"order: rows that single somebody out, with {fewer} alike")(
+        lambda t, k=wanted[0], among=wanted[1]: t.give(
+            t.order(wages.average(common_rows(t.source("alike"), k=k, among=among)))
+        )
+    )
+attack("read: rows that single somebody out, where fetching is granted")(
+    lambda t: read(t, "anna", t.id("alike"), FETCH)
 )
 attack("order: after the relation ran out")(lambda t: t.give(granted(t, "expired")))
 attack("order: with fewer rows than the floor")(lambda t: t.give(granted(t, "floor")))

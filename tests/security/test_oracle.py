@@ -72,7 +72,7 @@ RELATIONS = st.builds(
     hidden=st.sampled_from([(), (), (), ("name",)]),
     row_floor=st.sampled_from([0, 0, ROWS, ROWS + 1]),
     derived=st.builds(Derived, copy=st.booleans(), reuse=st.booleans()),
-)
+).filter(lambda relation: bool(relation.users or relation.groups))
 AGREEMENTS = st.builds(
     Agreement,
     name=st.sampled_from(["one", "two"]),

@@ -24,6 +24,12 @@ def anonymize(table: pd.DataFrame) -> Any:
     return table.assign(Gebdat=years)
 
 
+@flow.operation(role="dataProvider", name="all-but", version="1", lazy=False)
+def all_but(table: pd.DataFrame, *, count: int) -> Any:
+    """The rows without the first ones."""
+    return table.iloc[count:]
+
+
 @flow.operation(role="computeProvider", name="sql-algorithm", version="1", lazy=False)
 def average(table: pd.DataFrame, *, seconds: float = 0.0, tag: str = "") -> Any:
     """Mean scale and number of rows for each gender."""
@@ -35,6 +41,15 @@ def average(table: pd.DataFrame, *, seconds: float = 0.0, tag: str = "") -> Any:
 def average_of_all(one: pd.DataFrame, other: pd.DataFrame, *, tag: str = "") -> Any:
     """The same over the rows of two owners."""
     return _average(pd.concat([one, other], ignore_index=True))
+
+
+@flow.operation(role="computeProvider", name="median", version="1", lazy=False)
+def median_of_three(
+    one: pd.DataFrame, two: pd.DataFrame, three: pd.DataFrame, *, tag: str = ""
+) -> Any:
+    """The median scale over the rows of three owners: no sum of parts."""
+    whole = pd.concat([one, two, three], ignore_index=True)
+    return whole[["Salschal"]].median().to_frame("median")
 
 
 @flow.operation(role="computeProvider", name="rows", version="1", lazy=False)
