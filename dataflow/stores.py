@@ -28,6 +28,9 @@ class Store:
         Name of a credential, resolved at the site that reads or writes; never the secret itself.
     options
         Public options of the service, sorted pairs: ``endpoint``, ``region``, ``path_style`` …
+    room
+        Bytes that results and copies may take there in all, by its owner's word; 0 if he has said
+        none.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Store:
     purpose: Purpose = "results"
     credentials: str | None = None
     options: tuple[tuple[str, str], ...] = ()
+    room: int = 0
 
     def holds(self, url: str) -> bool:
         """Whether ``url`` lies in this store."""

@@ -204,6 +204,13 @@ def test_merge_keys_work() -> None:
 # --- what is wrong -------------------------------------------------------------------------------
 
 
+#: A site file with one relation, and what else it says.
+RELATION = (
+    "site: {{name: a}}\nagreements: [{{name: w, relations: [{{id: r, users: [u], request_types: [q], "
+    "datasets: [d], archetypes: [c], {}}}]}}]"
+)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -258,6 +265,12 @@ def test_merge_keys_work() -> None:
         ("timeouts: {away_after: 0 s}", "timeouts: must be longer than nothing"),
         ("timeouts: {away_after: 9 s}", "timeouts: lost_after must not be shorter"),
         ("site: {name: a}\ndatasets: [{url: x, name: ' b'}]", "' b' is no name for a dataset"),
+        (RELATION.format("anonymity: 5"), "anonymity: and among: go together"),
+        (RELATION.format("among: [b]"), "anonymity: and among: go together"),
+        (
+            RELATION.format("anonymity: 5, among: [b], hidden: [b]"),
+            "among: nobody sees 'b'",
+        ),
         ("site: [", "s.yaml:1: not readable as YAML"),
         ("a: b\n\tc: d", "s.yaml:2: not readable as YAML"),
         ("- a", "s.yaml:1: must be a mapping"),

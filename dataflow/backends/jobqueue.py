@@ -317,6 +317,8 @@ class JobQueueBackend(ClusterBackend):
         for one in list(self._lent.values()):
             if one.leaving is not None and now - one.leaving > GRACE:
                 await self._remove([one])
+            elif one.expected(now) > self.settings.starting:
+                await self._never_came(one)
             elif one.gone is not None and now - one.gone > AWAY:
                 await self._remove([one], "its worker did not come back")
             elif one.draining and one.works and one.quiet and now - one.quiet > EMPTY:
@@ -366,6 +368,13 @@ class JobQueueBackend(ClusterBackend):
     def _refuse(self, words: str) -> None:
         """A job was not taken; there is no hope that the next one will be."""
         self._failures += [f"a batch job was refused: {words}"] * MOST_FAILURES
+
+    async def _never_came(self, one: Lent) -> None:
+        """The batch system says that a job runs, and nothing is heard of its worker."""
+        where = f" at {one.host}" if one.host else ""
+        reason = f"it runs{where}, and its worker has not come in {self.settings.starting:g} s"
+        self._failures.append(f"batch job {one.id}: {reason}")
+        await self._remove([one], reason)
 
     def _drain(self, one: Lent, now: float) -> None:
         """Have a worker take nothing more on, also one that its nanny has started anew."""

@@ -75,6 +75,10 @@ class Lent:
         """Whether its worker is there and has not been told to end."""
         return self.up and self.gone is None and self.leaving is None
 
+    def expected(self, now: float) -> float:
+        """Seconds since it began without its worker; 0 once that has come, or before."""
+        return 0.0 if self.up or self.began is None else now - self.began
+
     def see(self, worker: Any, now: float) -> None:
         """Take in what the scheduler knows of its worker; ``None`` if it knows none."""
         if worker is None:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import httpx2
 
-from dataflow.agreements import Agreement, Request
+from dataflow.agreements import Agreement, Relation, Request
 from dataflow.catalog.access import KnownSite
 from dataflow.catalog.entries import RecordRow
 from dataflow.client.connection import SLOWEST, Connection, Stream, UnknownOrder, segment
@@ -34,6 +34,7 @@ from dataflow.execution.events import (
     Want,
 )
 from dataflow.patience import Patience
+from dataflow.policy.negotiation import Move, Negotiation
 from dataflow.sites import Site
 from dataflow.storage.manifest import FileEntry
 
@@ -189,6 +190,37 @@ class AgentClient:
         """Take an agreement back; for administrators."""
         path = f"/v1/agreements/{segment(name)}"
         await self._way.ask("DELETE", path, again=True, bear=True)
+
+    async def negotiations(self) -> list[Negotiation]:
+        """Our negotiations with the owners there; an administrator's are all."""
+        return await self._way.record("GET", "/v1/negotiations", list[Negotiation])
+
+    async def negotiate(self, agreement: str, terms: Relation, user: str = "") -> Negotiation:
+        """Ask for a relation in an agreement; as an administrator offer one to ``user``."""
+        body = {"agreement": agreement, "terms": to_document(terms), "user": user}
+        return await self._way.record("POST", "/v1/negotiations", Negotiation, body, bear=True)
+
+    async def negotiation(self, id: str) -> Negotiation:
+        """Where a negotiation stands.
+
+        Raises
+        ------
+        UnknownNegotiation, PolicyError
+            If there is none, or it is between others.
+        """
+        return await self._way.record("GET", f"/v1/negotiations/{segment(id)}", Negotiation)
+
+    async def move(self, id: str, move: Move, terms: Relation | None = None) -> Negotiation:
+        """Make a move in a negotiation.
+
+        Raises
+        ------
+        OutOfOrder
+            If it is not possible now, or not for us; nothing has changed then.
+        """
+        body = {"terms": to_document(terms) if terms is not None else None}
+        path = f"/v1/negotiations/{segment(id)}/{move}"
+        return await self._way.record("POST", path, Negotiation, body, bear=True)
 
     # --- catalog: dataflow.catalog.sync.PeerAccess ----------------------------------------------
 

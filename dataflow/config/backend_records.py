@@ -47,6 +47,9 @@ class Batch:
     silence
         Seconds for a command of the batch system to answer, and without an answer until whoever
         waits for workers is told so.
+    starting
+        Seconds that the worker of a batch job has to come once the job runs; then it is cancelled. A
+        host that was cut off still counts as one for minutes, and jobs there as running.
     """
 
     queue: str | None = None
@@ -65,6 +68,7 @@ class Batch:
     look: float = 5.0
     orphaned: float = 60.0
     silence: float = 15.0
+    starting: float = 180.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

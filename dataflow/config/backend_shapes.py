@@ -79,6 +79,7 @@ class _BatchShape(Shape):
     look: Duration = Sge().look
     orphaned: Duration = Sge().orphaned
     silence: Duration = Sge().silence
+    starting: Duration = Sge().starting
 
     def _batch(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in _BatchShape.model_fields}

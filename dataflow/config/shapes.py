@@ -212,6 +212,7 @@ class StoreShape(Shape):
     purpose: Purpose | None = None
     credentials: Name | None = None
     options: Options = Field(default_factory=dict)
+    room: Bytes | None = None
 
     @model_validator(mode="after")
     def _results_where_one_can_write(self) -> StoreShape:
@@ -220,6 +221,8 @@ class StoreShape(Shape):
                 f"{self.url.partition(':')[0]} is only read, so purpose: results cannot be; results "
                 "go to file or s3"
             )
+        if self.room is not None and (self.purpose == "data" or self.only_read):
+            raise ValueError("room: is for results and copies, which this store does not take")
         return self
 
     @property

@@ -48,6 +48,8 @@ What holds:
   ``target`` in one. Measurements replace them.
 - Stores are ``file`` (or a path) and ``s3``; ``sftp://host/path`` and ``https://…`` are only read, so
   their purpose is ``data``, which one may leave out.
+- ``room: 500 GB`` of a store says how much results and copies may take there in all; plans keep to it, as far
+  as the catalog knows what is there.
 - A store without ``site`` is one of our own. Relative paths begin at the file's directory.
 - ``listen`` may be ``{address: 127.0.0.1:8787, public: "https://uva.example.org"}``: what others
   are told is the public address, of a proxy or tunnel in front of the agent.
@@ -334,6 +336,7 @@ def _store(store: shapes.StoreShape, me: str | None, directory: Path) -> Store:
         purpose=store.purpose or ("data" if store.only_read else "results"),
         credentials=store.credentials,
         options=tuple(sorted(store.options.items())),
+        room=store.room or 0,
     )
 
 

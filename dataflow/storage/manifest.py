@@ -129,11 +129,16 @@ def opened_url(prefix: str, format: Format, files: Iterable[FileEntry]) -> str:
     return prefix
 
 
+def digest_of(files: Iterable[FileEntry]) -> str:
+    """One digest of paths, sizes and checksums, in the order of the list."""
+    digest = xxhash.xxh3_128()
+    for file in files:
+        digest.update(f"{file.path}\0{file.size}\0{file.checksum}\n".encode())
+    return digest.hexdigest()
+
+
 def replica_of(manifest: Manifest, site: str, store: str, created: float = 0.0) -> Replica:
     """The catalog's record of a committed result or copy; its fingerprint is that of the files."""
-    digest = xxhash.xxh3_128()
-    for file in manifest.files:
-        digest.update(f"{file.path}\0{file.size}\0{file.checksum}\n".encode())
     return Replica(
         key=manifest.key,
         site=site,
@@ -141,7 +146,7 @@ def replica_of(manifest: Manifest, site: str, store: str, created: float = 0.0) 
         url=manifest.url,
         format=manifest.format,
         nbytes=manifest.nbytes,
-        fingerprint=f"manifest:{digest.hexdigest()}",
+        fingerprint=f"manifest:{digest_of(manifest.files)}",
         variable=manifest.variable,
         created=created,
     )

@@ -86,6 +86,12 @@ class StoreSource:
             options=self.options,
         )
 
+    async def stored(self) -> Sequence[FileEntry]:
+        """All files that the store has there, whatever a manifest says."""
+        return await asyncio.to_thread(
+            listing_of, self.replica, credentials=self.credentials, options=self.options
+        )
+
     async def read(self, path: str, start: int, end: int) -> bytes:
         return await asyncio.to_thread(
             read_range,

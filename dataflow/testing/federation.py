@@ -161,6 +161,10 @@ class Federation:
         """URL under which everybody reaches the site."""
         return self.wires[site].url if self._with_wires else self._addresses[site]
 
+    def token(self, who: str) -> str:
+        """The token that a user, or a site, shows everywhere."""
+        return self._tokens[who]
+
     def log(self, site: str) -> str:
         """What the agent has said so far, all its lives."""
         path = self.root(site) / "agent.log"

@@ -207,6 +207,7 @@ STORIES: dict[str, Callable[[], Any]] = {
     "error": lambda: troubled(logs=Path("/tmp/only-on-this-host")),
     "never": lambda: troubled(resources={"mem_total": "900G"}),
     "early": lambda: troubled(interface="nosuch0"),
+    "absent": lambda: troubled(prologue=("sleep 600",), starting=2.0),
     "waits_and_is_deleted": waits_and_is_deleted,
     "before_the_wall": before_the_wall,
     "accounted": accounted,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 from bed_agents import Agents, made
 from bed_network import say, until, within
@@ -14,11 +17,22 @@ from dataflow.errors import NoAllowedSite, PlacementError
 from dataflow.testing.bed import Bed
 
 NBYTES = 80_000
+OPERATIONS = 100
 
 
 @flow.operation(kind="opaque", output="scalar", lazy=False)
 def mean(x: Any) -> Any:
     return x.mean()
+
+
+@flow.operation(kind="opaque", output="scalar", lazy=False)
+def noted_sum(x: Any, *, number: int, where: str) -> Any:
+    import os
+
+    file = os.open(where, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(file, f"{number}\n".encode())
+    os.close(file)
+    return x.sum() + number
 
 
 def test_near_sites(agents: Agents, bed: Bed) -> None:
@@ -38,6 +52,7 @@ def test_near_sites(agents: Agents, bed: Bed) -> None:
             session.register(agents.path(site, f"data/{site}.npy"), name=site, site=site)
         say("agents are met", begun)
         uses_near_sites(bed, session)
+        ends_each_of_a_hundred_once(agents, bed, session)
 
 
 def uses_near_sites(bed: Bed, session: flow.Session) -> None:
@@ -68,3 +83,25 @@ def uses_near_sites(bed: Bed, session: flow.Session) -> None:
     begun = time.monotonic()
     until(lambda: near("third") == {"notebook", "cloud", "third"}, seconds=within(30))
     say("the next plan followed after", begun)
+
+
+def ends_each_of_a_hundred_once(agents: Agents, bed: Bed, session: flow.Session) -> None:
+    """KO-10."""
+    sites = ["edge", "third"]
+    for site in sites:
+        bed.link(site).shape(latency=1.0, loss=0.05)
+    begun = time.monotonic()
+
+    def run(number: int) -> float:
+        site = sites[number % 2]
+        graph = noted_sum(session[site], number=number, where=agents.path(site, "ran.txt"))
+        plan = session.plan(graph, scope={"noted_sum": site})
+        return float(session.submit(plan, coordinator=site).result(within(120)))
+
+    with ThreadPoolExecutor(OPERATIONS) as pool:
+        found = list(pool.map(run, range(OPERATIONS)))
+    say("a hundred operations ended after", begun)
+    sums = [made(NBYTES, number % 2).sum() + number for number in range(OPERATIONS)]
+    np.testing.assert_allclose(found, sums)
+    ran = Counter(line for site in sites for line in agents.run(site, "cat ran.txt").split())
+    assert ran == Counter(map(str, range(OPERATIONS))), "each once"

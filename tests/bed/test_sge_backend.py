@@ -106,6 +106,7 @@ def test_what_grid_engine_does_not_take_is_refused_in_its_words(
         ("error", "can't open output file \"/tmp/only-on-this-host", "queued"),
         ("never", 'cannot run at host "hpc-n1" because it offers only', "queued"),
         ("early", "'nosuch0' is not a valid network interface", "failed"),
+        ("absent", "and its worker has not come in 2 s", "failed"),
     ],
 )
 def test_why_no_worker_comes_is_said_in_seconds(

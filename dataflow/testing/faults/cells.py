@@ -26,6 +26,10 @@ TITLES = {
 SILENCE = 8.0
 #: The same for a batch system, whose commands may take long: the site's own ``silence``.
 BATCH_SILENCE = 15.0
+#: Seconds in which a batch job's worker has to come (the scene's own ``starting``), and until the
+#: batch system has let one begin and was asked about it; how many jobs are tried: a site says after
+#: two that no worker comes, and the unit is tried once more.
+STARTING, BEGINNING, TRIES = 15.0, 5.0, 4
 #: The same for a store: requests are tried again for 20 s, and so is the order once more.
 STORE_SILENCE = 40.0
 #: Seconds after a fault is knowable in which the job must have ended, if it does not end right.
@@ -82,6 +86,9 @@ class Cell:
         """
         if (self.part, self.kind) == ("worker", "kill"):
             return 0.0
+        if (self.part, self.kind) == ("qmaster", "cut"):
+            # The hosts are silent, and so are those that it gives in their place.
+            return SILENCE + TRIES * (BEGINNING + STARTING)
         return {"qmaster": BATCH_SILENCE, "s3": STORE_SILENCE}.get(self.part, SILENCE)
 
     @property

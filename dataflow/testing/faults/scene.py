@@ -29,6 +29,7 @@ import yaml
 from dataflow.testing.bed import GRID_ENGINE, Bed
 from dataflow.testing.bed.commands import BedError
 from dataflow.testing.bed.hosts import site_folder
+from dataflow.testing.faults.cells import STARTING
 from dataflow.testing.faults.kernel import SEED, SHAPE
 
 #: Where compute hosts of ``hpc`` find the S3 server.
@@ -224,6 +225,7 @@ class Scene:
                 "sge": {
                     **GRID_ENGINE,
                     "worth": "1 s",
+                    "starting": f"{STARTING:g} s",
                     "idle": "5 min" if self.warm else GRID_ENGINE["idle"],
                 },
             }
