@@ -12,7 +12,9 @@
     │   ├── ShapeMismatch      inputs of an elementwise operation differ in shape
     │   └── NotLinear          a declared property was disproved on a sample
     ├── PolicyError            somebody who may say no said no
-    │   └── NotGranted         an owner's agreement does not grant it: ask for less, or ask the owner
+    │   ├── NotGranted         an owner's agreement does not grant it: ask for less, or ask the owner
+    │   ├── OutOfOrder         a negotiation does not allow this move now
+    │   └── UnknownNegotiation  no such negotiation at the site
     ├── PlacementError
     │   ├── ScopeError         the user's word about where is wrong
     │   └── NoAllowedSite      nobody is left after agreements, scope and reach
@@ -207,6 +209,44 @@ class NotGranted(PolicyError):
             f"not granted:\n{why}\n"
             "What you can do: ask for what is granted (session.agreements() lists it), or ask the "
             "owner for more."
+        )
+
+
+class OutOfOrder(PolicyError):
+    """A negotiation does not allow this move now, or not to this side."""
+
+    kind = "out-of-order"
+
+    def __init__(
+        self, negotiation: str, state: str, move: str, side: str, possible: Sequence[str] = ()
+    ) -> None:
+        self.negotiation, self.state, self.move, self.side = negotiation, state, move, side
+        self.possible = list(possible)
+        super().__init__(negotiation, state, move, side, self.possible)
+
+    def __str__(self) -> str:
+        can = f"it can {', '.join(self.possible)}" if self.possible else "it can only wait"
+        if self.state in ("finalized", "terminated"):
+            can = "it has ended; begin another"
+        return (
+            f"negotiation {self.negotiation!r} is {self.state}: the {self.side} cannot {self.move}\n"
+            f"What you can do: as the {self.side}, {can}."
+        )
+
+
+class UnknownNegotiation(PolicyError, KeyError):
+    """A site has no such negotiation."""
+
+    kind = "unknown-negotiation"
+
+    def __init__(self, negotiation: str) -> None:
+        self.negotiation = negotiation
+        super().__init__(negotiation)
+
+    def __str__(self) -> str:
+        return (
+            f"unknown negotiation {self.negotiation!r}\n"
+            "What you can do: session.negotiations.all() lists yours."
         )
 
 

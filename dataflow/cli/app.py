@@ -4,13 +4,14 @@ A command reads its arguments, asks the session, and prints. Nothing heavy is im
 command needs it, so that ``dataflow --help`` is instant.
 
 Exit codes: 0 done · 1 failed · 2 wrong usage or a wrong file · 3 a site does not answer ·
-4 somebody who may say no said no.
+4 somebody who may say no said no · 130 interrupted; jobs go on.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -49,7 +50,7 @@ app = typer.Typer(
     name="dataflow",
     help="Move the computation to the data: sites, datasets, jobs and what crossed the links.",
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or file, 3 a site does not answer, "
-    "4 refused.",
+    "4 refused, 130 interrupted (a job goes on).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # drawing help with rich takes longer than all the rest
@@ -146,6 +147,7 @@ def datasets(
     owner: Annotated[str | None, typer.Option()] = None,
     site: Annotated[str | None, typer.Option()] = None,
     json: AsJson = False,
+    stac: Annotated[bool, typer.Option("--stac", help="Print STAC items instead.")] = False,
 ) -> None:
     """List datasets anywhere in the federation."""
     from dataflow._quantities import format_bytes
@@ -153,9 +155,10 @@ def datasets(
 
     asked: dict[str, Any] = {"tags": pairs(tag) or None, "text": text, "owner": owner}
     with session() as opened:
-        found = list(opened.datasets(**asked, site=site))
-    if json:
-        tables.documents(found)
+        listing = opened.datasets(**asked, site=site)
+        found = list(listing)
+    if stac or json:
+        tables.documents(listing.stac() if stac else found)
         return
     tables.table(
         ["name", "site", "kind", "shape", "size>", "owner", "tags", "id"],
@@ -386,6 +389,7 @@ app.add_typer(audit, name="audit")
 def verify(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The site's file.")] = None,
     file: Annotated[Path | None, typer.Argument(help="The log itself, instead.")] = None,
+    json: AsJson = False,
 ) -> None:
     """Whether the log is whole: nothing changed, taken out or put in before its last entry."""
     from dataflow.config import read_site_file
@@ -396,10 +400,16 @@ def verify(
         raise typer.BadParameter("give the site's file by --config, or the log itself")
     path = file if file is not None else read_site_file(config or "").state / FILE
     found = look(path)
-    if found.broken:
+    if json:
+        from dataflow.cli import tables
+
+        tables.documents({"file": str(path), "holds": not found.broken, **asdict(found)})
+    elif found.broken:
         print(f"{path}: broken at {found.broken}; the {found.entries} entries before it hold")
+    else:
+        print(f"{found.entries} entries hold; the last is {found.last}")
+    if found.broken:
         raise typer.Exit(FAILED)
-    print(f"{found.entries} entries hold; the last is {found.last}")
 
 
 # --- doing ------------------------------------------------------------------------------------
@@ -412,13 +422,28 @@ def register(
     tag: Tags = None,
     variable: Annotated[str | None, typer.Option(help="One array of a file with several.")] = None,
     json: AsJson = False,
+    site: Annotated[str | None, typer.Option(help="Where it lies; default this machine.")] = None,
+    listing: Annotated[
+        bool,
+        typer.Option("--listing", help="URL is a file with STAC items or an intake catalog: all."),
+    ] = False,
 ) -> None:
-    """Make a dataset of data that stays where it is."""
+    """Make a dataset of data that stays where it is, or of all that a listing names."""
     from dataflow.cli import tables
 
     tags = pairs(tag)
+    if listing:
+        if name is not None or variable is not None:
+            raise typer.BadParameter("--name and --variable are for one dataset, not for --listing")
+        with session() as opened:
+            made = opened.register_all(url, site=site, tags=tags)
+        if json:
+            tables.documents(made)
+        else:
+            tables.table(["name", "site", "id"], [(d.name, d.site, d.id) for d in made])
+        return
     with session() as opened:
-        dataset = opened.register(url, name=name, tags=tags, variable=variable)
+        dataset = opened.register(url, name=name, tags=tags, variable=variable, site=site)
     if json:
         tables.documents(dataset)
     else:
@@ -460,6 +485,21 @@ def agent(
         detach=detach,
         idle=idle,
     )
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For the picture.")] = Path(
+        "demo-out"
+    ),
+    megabits: Annotated[float, typer.Option(min=0.1, help="Speed of the links, Mbit/s.")] = 20.0,
+) -> None:
+    """Show the main thing in one go: three sites on this machine, a plan, a run, a ledger, a picture."""
+    from dataflow.cli.demo import run
+
+    status = run(out, megabits)
+    if status:
+        raise typer.Exit(status)
 
 
 running.add_to(app)

@@ -161,7 +161,6 @@ def run(file: Path, *, sites: Path | None, parallel: int | None, dry: bool, json
     if dry:
         _print([_planned(run) for run in sweep.runs], json_)
         return True
-    outcomes: list[Outcome] = []
     with tables.progress(len(sweep.runs), "notebooks", shown=not json_) as step:
 
         def told(outcome: Outcome) -> None:

@@ -1,4 +1,4 @@
-"""Commands that plan and run: ``plan``, ``run``, ``why`` and ``batch``; parts of ``dataflow``."""
+"""Commands that plan and run: ``plan``, ``run``, ``why``, ``crate``, ``verify`` and ``batch``; parts of ``dataflow``."""
 
 from __future__ import annotations
 
@@ -120,6 +120,48 @@ def why(
         print("\n\n".join(repr(one) for one in reasons))
 
 
+def crate(
+    id: Annotated[str, typer.Argument(help="A job that has ended.")],
+    path: Annotated[Path, typer.Argument(help="A folder to be made, or a .zip file.")],
+    json: AsJson = False,
+) -> None:
+    """Describe a job as an RO-Crate: inputs, operations, sites, plan, ledger, results."""
+    from dataflow.cli import tables
+
+    if path.exists():
+        raise typer.BadParameter(f"{path} is there already")
+    with session() as opened:
+        written = opened.job(id).crate(path)
+    if json:
+        tables.documents({"job": id, "crate": str(written)})
+    else:
+        print(written)
+
+
+def verify(
+    result: Annotated[str, typer.Argument(help="Name, site/name, id or key.")],
+    site: Annotated[str | None, typer.Option(help="Whose copy; default the nearest.")] = None,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Also compute it at another site, and compare.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Whether every byte of a result is what its writer noted; exit code 1 if not."""
+    from dataflow.cli import tables
+    from dataflow.session.verifying import verified
+
+    with session() as opened, tables.counted("files", shown=not json) as told:
+        found = verified(opened, result, site=site, recompute=recompute, told=told)
+    if json:
+        from dataflow.documents import to_document
+
+        tables.documents({"holds": bool(found), **to_document(found)})
+    else:
+        print("\n".join((repr(found).strip("<>"), *found.reasons())))
+    if not found:
+        raise typer.Exit(FAILED)
+
+
 def batch(
     sweep: Annotated[Path, typer.Argument(help="Which notebooks, with which parameters (YAML).")],
     parallel: Annotated[
@@ -140,5 +182,5 @@ def batch(
 
 def add_to(app: typer.Typer) -> None:
     """Make these commands of ``app``."""
-    for command in (plan, run, why, batch):
+    for command in (plan, run, why, crate, verify, batch):
         app.command()(command)

@@ -100,3 +100,17 @@ def progress(total: int, what: str, *, shown: bool = True) -> Iterator[Callable[
     with Progress(*columns, TextColumn("{task.fields[said]}"), console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total, said="")
         yield lambda said: bar.update(task, advance=1, said=escape(said))
+
+
+@contextmanager
+def counted(what: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """The same where it turns out later how many there are; gets those that are done, and all."""
+    if not shown or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -88,6 +89,13 @@ class Tasks:
         self._labels[name] = step.label
         self._made[step.key], self._told[step.key] = submit(self.client, work, earlier, key=name)
         return name
+
+    def count(self, work: Work) -> str:
+        """Have the rows counted that a step would get; the key under which the outcome is had."""
+        counted = f"rows {work.step.key}"
+        step = replace(work.step, key=counted)
+        self.add(replace(work, step=step, count=True, store=False, keep=False))
+        return counted
 
     async def outcome(self, key: str, site: str) -> Outcome:
         """What became of a step.

@@ -20,7 +20,7 @@ from dataflow.errors import OperationFailed, PolicyError, StorageError, to_docum
 from dataflow.execution.code import unpack
 from dataflow.execution.commands import Unwanted, run_command
 from dataflow.execution.failures import Failure, failure_of
-from dataflow.execution.floors import check_floors
+from dataflow.execution.floors import check_floors, row_set
 from dataflow.execution.inputs import Lying, as_table, opened, path_of
 from dataflow.execution.programs import Program
 from dataflow.execution.stages import carried, evaluate, is_lazy
@@ -103,6 +103,11 @@ def _run(
     else:
         functions = _functions(work)
         values = [_given(source, functions, step.operation.lazy, scratch) for source in given]
+        if work.count:
+            wanted = zip(values, work.floors, strict=False)
+            return Outcome(
+                rows=tuple(row_set(v, _computed) if floor else None for v, floor in wanted)
+            )
         check_floors(values, work.floors, work.site, _computed)
         with drawing_into(scratch):
             value = carried(evaluate(step, functions, values, work.extents))

@@ -42,7 +42,7 @@ from dataflow.execution.release_run import OwnRecords, run_release
 from dataflow.execution.segment_run import run_segment
 from dataflow.execution.tally import Tally
 from dataflow.execution.transfer_run import run_transfer
-from dataflow.execution.workplace import Invite, Workplace, as_broken
+from dataflow.execution.workplace import CountsRows, Invite, Workplace, as_broken
 from dataflow.graph.verify import forged
 from dataflow.sites import Site
 from dataflow.storage.transfer import Source
@@ -112,6 +112,8 @@ class SiteRunner:
     runs, invite
         Where notebooks run that no batch system runs, and what they may show to the agent; without
         them none is run.
+    counting
+        Is asked about rows that an order says are guarded, once they are there.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class SiteRunner:
         own: OwnRecords | None = None,
         runs: Path | None = None,
         invite: Invite | None = None,
+        counting: CountsRows | None = None,
     ) -> None:
         self.name = site.name
         self._admit, self._own = admit or _admit_to(site), own
@@ -144,6 +147,7 @@ class SiteRunner:
             new_attempt=new_attempt,
             runs=runs,
             invite=invite,
+            counting=counting,
         )
         self._orders: dict[str, _Running] = {}
         #: When orders ended, and their ids; oldest first.

@@ -30,6 +30,7 @@ from dataflow.execution.failures import Broken, broken, text_of
 from dataflow.execution.futures import NeverBegun, Tasks, end_stuck
 from dataflow.execution.inputs import Lying
 from dataflow.execution.invitation import is_notebook
+from dataflow.execution.letting import let
 from dataflow.execution.program_run import Programs
 from dataflow.execution.programs import Program, ProgramStatus
 from dataflow.execution.to_dask import Outcome, Place, Work
@@ -172,7 +173,10 @@ class _Segment:
             self.place = await self.workplace.checked_place()
             steps = [self.steps[key] for key in commands]
             given, _ = await asyncio.to_thread(self._at_hand, steps)
-            await self.programs.run(self._works(steps, commands, given, {}))
+            works = self._works(steps, commands, given, {})
+            for work in works:
+                await let(self.order, work, None, self.workplace)
+            await self.programs.run(works)
 
     def _first_commands(self, wanted: Collection[str]) -> list[str]:
         """Commands that have to be run, and need no other one that has to be."""
@@ -224,6 +228,7 @@ class _Segment:
         tasks = Tasks(backend, client, self.workplace.begun)
         try:
             for work in self._works(steps, wanted, given, payloads):
+                await let(self.order, work, tasks, self.workplace)
                 self._told(work, "new")
                 name = tasks.add(work)
                 self._told(work, "pending")
@@ -443,6 +448,7 @@ class _Segment:
             environment=said.get("environment", {}),
             origins=order.origins.get(manifest.key, ()),
             rows=order.rows.get(manifest.key, {}),
+            services=order.services.get(manifest.key, {}),
             temporary=manifest.key in order.temporary,
             unproven=manifest.key in order.unproven,
         )

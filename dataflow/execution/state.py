@@ -92,13 +92,16 @@ class Unit:
     """A segment or transfer of the plan, as far as it got.
 
     ``attempt`` counts orders, from 1; ``failures`` those that count against the limit;
-    ``reported`` is the number of reports seen of this attempt, since it was last sent.
+    ``reported`` is the number of reports seen of this attempt, since it was last sent; ``began`` and
+    ``over`` are when that was, and when it had ended (s since the epoch).
     """
 
     status: str = "waiting"  # waiting, running, ended
     attempt: int = 0
     failures: int = 0
     reported: int = 0
+    began: float = 0.0
+    over: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,7 +265,9 @@ def _started(state: JobState, event: UnitStarted) -> JobState:
     unit = state.units.get(event.unit)
     if unit is None or event.attempt < 1 or event.attempt != attempt_wanted(state, event.unit):
         return state
-    sent = replace(unit, status="running", attempt=event.attempt, reported=0)
+    sent = replace(
+        unit, status="running", attempt=event.attempt, reported=0, began=event.time, over=0.0
+    )
     return _with(state, event.unit, sent)
 
 
@@ -280,7 +285,7 @@ def _reported(state: JobState, event: UnitReported) -> JobState:
     if state.over:
         return _fact(state, report)
     if isinstance(report, Ended):
-        return _ended(state, event.unit, unit)
+        return _ended(state, event.unit, replace(unit, over=event.time))
     if isinstance(report, Broke):
         return _broke(state, event.unit, unit, report.error, report.fault)
     return _fact(state, report)

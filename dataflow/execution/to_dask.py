@@ -21,6 +21,7 @@ from dataflow.execution.failures import Failure
 from dataflow.execution.inputs import Lying
 from dataflow.execution.programs import Program
 from dataflow.graph.operation import Step
+from dataflow.policy.differencing import RowSet
 from dataflow.storage.manifest import Manifest
 from dataflow.storage.open import Options
 
@@ -60,6 +61,8 @@ class Work:
         What is to be said about the result, apart from the environment.
     floors
         The least number of rows of each input; empty if it does not matter.
+    count
+        Nothing is computed: only the rows of the inputs with a floor are counted.
     environment
         Versions that the worker must have; empty if they do not matter.
     """
@@ -75,6 +78,7 @@ class Work:
     keep: bool = False
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
     floors: tuple[int, ...] = ()
+    count: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -83,7 +87,8 @@ class Outcome:
     """What became of a step: a value, or a :class:`Lying` result, for later steps; or a failure.
 
     ``seconds`` is its own run time in the worker, ``commit_seconds`` the last part of it if its
-    result was stored: from written to visible. ``programs`` are the runs of shell commands, its own
+    result was stored: from written to visible. ``rows`` are those of each input, if they were to be
+    counted. ``programs`` are the runs of shell commands, its own
     and those of steps before it.
     """
 
@@ -92,6 +97,7 @@ class Outcome:
     failure: Failure | None = None
     programs: tuple[Program, ...] = ()
     commit_seconds: float | None = None
+    rows: tuple[RowSet | None, ...] = ()
     value: Any = field(default=None, repr=False)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -46,17 +45,14 @@ async def _served(participant: Any) -> AsyncIterator[None]:
         del request
         raise SiteRefused(participant.name, "only notebooks that run here are answered")
 
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        async with guests_of(participant, address) as inside:
-            assert inside is not None
-            app = create_app(participant, inside.admits(nobody))
-            server = server_of(app)
-            serving = asyncio.create_task(server.serve(sockets=[listening]))
-            try:
-                yield
-            finally:
-                app.state.stopping.set()
-                server.should_exit = True
-                await serving
+    async with guests_of(participant) as inside:
+        assert inside is not None
+        app = create_app(participant, inside.admits(nobody))
+        server = server_of(app)
+        serving = asyncio.create_task(server.serve(sockets=[inside.listening]))
+        try:
+            yield
+        finally:
+            app.state.stopping.set()
+            server.should_exit = True
+            await serving

@@ -12,7 +12,7 @@ from dataflow.participant.owners import asked_again
 from dataflow.placement.plan import Plan
 
 #: What a plan's options remember of how it was asked for, and planning takes.
-_OPTIONS = ("excluded", "rule", "reuse", "objective", "deadline", "budget")
+_OPTIONS = ("excluded", "rule", "reuse", "objective", "deadline", "budget", "quantile")
 
 
 def plan_again(participant: Participant, plan: Plan, user: str, pinned: Mapping[str, str]) -> Plan:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from dataflow.execution.view import JobView
 from dataflow.placement.plan import Plan
 
 
-def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
+def notebook_kernel() -> Any:
+    """The kernel that this process is; ``None`` if it is none."""
     shell = sys.modules.get("IPython")
     found = shell.get_ipython() if shell is not None else None
-    return getattr(found, "kernel", None) is not None
+    return getattr(found, "kernel", None)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    return notebook_kernel() is not None
 
 
 def running(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataflow import _html
@@ -16,12 +19,14 @@ from dataflow.execution.replies import Reply
 from dataflow.execution.state import JobState, apply, begin, replay
 from dataflow.execution.view import JobView, view_of
 from dataflow.placement.plan import Plan
-from dataflow.session.attaching import how_to_come_back
+from dataflow.session import crating
+from dataflow.session.attaching import how_to_come_back, in_notebook
 from dataflow.session.listings import Ledger, Logs, Programs
 
 if TYPE_CHECKING:
     from dataflow.session.session import Session
 
+#: Asks for the journal: number of the first event wanted, and how long to wait for it (s).
 Ask = Callable[[int, float], Awaitable[Sequence[Event]]]
 
 #: Longest question (s) to the coordinator, and how long it may be silent while we wait.
@@ -39,9 +44,17 @@ class Job:
     Made by ``session.submit``, or found again by ``session.job(id)``.
     """
 
-    def __init__(self, session: Session, id: str, created: JobCreated | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        id: str,
+        created: JobCreated | None = None,
+        *,
+        known: JobView | None = None,
+    ) -> None:
         self.id = id
         self._session = session
+        self._known = known
         self._state: JobState | None = None if created is None else begin(created)
         self._seen = 0 if created is None else 1
 
@@ -49,7 +62,8 @@ class Job:
 
     def view(self) -> JobView:
         """How it stands now, by the word of its coordinator."""
-        return self._session._run(self._session._participant.job(self.id))
+        self._known = self._session._run(self._session._participant.job(self.id))
+        return self._known
 
     @property
     def status(self) -> JobStatus:
@@ -111,6 +125,25 @@ class Job:
                 raise TimeoutError(f"job {self.id}: not every site has replied in {timeout:g} s")
             time.sleep(GLANCE_SECONDS)
 
+    def crate(self, path: str | os.PathLike[str]) -> Path:
+        """Describe an ended job as an RO-Crate: inputs, operations, sites, plan, ledger, results.
+
+        Data stay where they are; the crate has their keys and digests.
+
+        Parameters
+        ----------
+        path
+            A folder to be made, or a ``.zip`` file; nothing may be there.
+
+        Raises
+        ------
+        FileExistsError
+            If something is there.
+        JobError
+            If the job goes on.
+        """
+        return crating.write(crating.files_of(self), path)
+
     # --- waiting ---------------------------------------------------------------------------------
 
     def wait(self, timeout: float | None = None, *, told: bool = True) -> JobStatus:
@@ -160,7 +193,21 @@ class Job:
 
     def __await__(self) -> Generator[Any, None, Any]:
         """What it computed, as :meth:`result`; the loop of whoever waits goes on meanwhile."""
-        return asyncio.to_thread(self.result).__await__()
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> Any:
+        self._session._must_be_open()
+        try:
+            await self._session._loop.waited(self._wait(None))
+        except (
+            BaseException
+        ) as error:  # an interrupted cell is cancelled, and so is a timeout's work
+            if isinstance(error, KeyboardInterrupt) or (
+                isinstance(error, asyncio.CancelledError) and in_notebook()
+            ):
+                print(how_to_come_back(self.id))
+            raise
+        return await asyncio.to_thread(self.result)
 
     def cancel(self) -> None:
         """Stop it; what is stored stays."""
@@ -271,19 +318,20 @@ class Job:
     # --- showing ---------------------------------------------------------------------------------
 
     def _shown(self) -> JobView:
-        if self._state is not None and (self._state.over or self._session.closed):
-            return view_of(self._state, "")
-        if self._session.closed:
-            return JobView(id=self.id, status="unknown", message="the session is closed")
-        try:
-            return self.view()
-        except DataflowError as error:
-            return JobView(id=self.id, status="unknown", message=str(error))
+        """How it stood when it was last heard of; asks nobody."""
+        heard = None if self._state is None else view_of(self._state, "")
+        if self._known is None:
+            return heard or JobView(id=self.id, status="unknown")
+        if heard is None or (self._known.updated > heard.updated and not heard.over):
+            return self._known
+        return heard if heard.coordinator else replace(heard, coordinator=self._known.coordinator)
 
     def __repr__(self) -> str:
         view = self._shown()
         units = f", {view.done} of {view.total} units" if view.total else ""
-        return f"<Job {self.id} {view.status}{units}{f': {view.message}' if view.message else ''}>"
+        heard = "" if view.over else " when last heard of"
+        message = f": {view.message}" if view.message else ""
+        return f"<Job {self.id} {view.status}{units}{heard}{message}>"
 
     def _repr_html_(self) -> str:
         view = self._shown()
@@ -294,4 +342,6 @@ class Job:
         rows += [("result", label) for label in view.results]
         if view.message:
             rows.append(("message", view.message))
+        if not view.over:
+            rows.append(("this is", "as last heard; .status asks, flow.view(job) follows"))
         return _html.block(_html.table(("job", self.id), rows)).text

@@ -35,6 +35,10 @@ class LoopThread:
             future.cancel()
             raise
 
+    async def waited(self, work: Coroutine[Any, Any, T]) -> T:
+        """The same for who has a loop of its own, which goes on; cancelling stops it."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
     def beside(self, work: Callable[[], None]) -> None:
         """Run something that blocks in a thread of its own; :meth:`close` waits for its end."""
         self._loop.call_soon_threadsafe(self._loop.run_in_executor, None, work)

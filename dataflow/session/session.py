@@ -25,22 +25,35 @@ from dataflow.errors import (
 from dataflow.execution.events import Errand, JobCreated
 from dataflow.execution.replies import WINDOW_SECONDS
 from dataflow.graph.graph import Graph, of_dataset
-from dataflow.graph.hiding import without_columns
+from dataflow.graph.hiding import OWN
 from dataflow.graph.operation import Functions
 from dataflow.participant import Participant
+from dataflow.participant.loading import loads_of
 from dataflow.participant.notebooks import Cells
 from dataflow.participant.owners import Asking
 from dataflow.placement.plan import Keep, Plan
-from dataflow.policy.archetype import Wish
+from dataflow.policy.archetype import Load, Wish
+from dataflow.policy.offers import Offer
 from dataflow.policy.scope import Scope
 from dataflow.policy.table import Verdicts
-from dataflow.session import again, arguments, attaching, reading, registering, trying
+from dataflow.session import (
+    again,
+    arguments,
+    attaching,
+    naming,
+    reading,
+    registering,
+    trying,
+    verifying,
+)
 from dataflow.session.jobs import Job
 from dataflow.session.listings import Jobs, Ledger
 from dataflow.session.loop import entered, left
+from dataflow.session.negotiating import Negotiations
 from dataflow.session.promises import Promises
 from dataflow.session.reaching import Reaching
 from dataflow.session.submitting import Payloads, submit
+from dataflow.session.verifying import Verified
 from dataflow.session.warming import warm
 from dataflow.sites import Site, Topology, map_of
 
@@ -69,8 +82,8 @@ class Session:
         #: What all jobs of this session are tagged with.
         self.job_tags: dict[str, str] = {}
         self._settings = settings
-        hiding = without_columns  # plans may put it in where nobody asked for it
-        self._functions: dict[str, Functions] = {hiding.operation.code: hiding.functions}
+        # Plans may put these in where nobody asked for them.
+        self._functions: dict[str, Functions] = {o.operation.code: o.functions for o in OWN}
         self._payloads = Payloads(self._functions)
         self._promises = Promises(self._functions)
         self._expected: dict[Replica, None] = {}
@@ -167,6 +180,11 @@ class Session:
         """All sites."""
         return list(self.topology().sites)
 
+    def loads(self) -> Mapping[str, Load]:
+        """How busy the workers of each site are, of those that tell (``loaded_at`` in a site file)."""
+        self._must_be_open()
+        return loads_of(self._participant.records.written("measurement"))
+
     def datasets(self, *, job: str | None = None, **asked: Any) -> Listing:
         """Datasets anywhere in the federation.
 
@@ -206,6 +224,25 @@ class Session:
         else:
             self._run(participant.ways.to(agreement.site).agree(agreement))
 
+    @property
+    def negotiations(self) -> Negotiations:
+        """Negotiations with owners: ask for what they do not grant yet, and answer as one."""
+        self._must_be_open()
+        return Negotiations(self)
+
+    def offers(self, **asked: Any) -> list[Offer]:
+        """What owners let you do with which data: one for each relation that is for you.
+
+        Hidden columns are not in it. Data of sites without any agreement are not offered by
+        anybody, and at a lab free.
+
+        Parameters
+        ----------
+        **asked
+            As for :meth:`datasets`.
+        """
+        return trying.offered(self._snapshot(), user=self.user, **asked)
+
     def verdicts(self, graph: Planned, **asked: Any) -> Verdicts:
         """Which steps may run where, and who says no; plans nothing, and asks nobody.
 
@@ -231,7 +268,8 @@ class Session:
         return name in self._snapshot()
 
     def _ipython_key_completions_(self) -> list[str]:
-        return self._snapshot().names()
+        self._must_be_open()
+        return self._participant.snapshot().names()  # whoever types waits for no news
 
     def open(self, name: str, *, lazy: bool = True) -> Any:
         """Read a dataset into this process; what is touched travels."""
@@ -297,6 +335,34 @@ class Session:
         }
         return self._run(registering.register(self._participant, site, url, asked))
 
+    def register_all(
+        self,
+        listing: str | Path | Mapping[str, Any],
+        *,
+        site: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> list[Dataset]:
+        """Register what a listing names: STAC items (``.json``) or an intake catalog (``.yaml``).
+
+        The whole listing is read before the first is registered; one that cannot be read ends it,
+        and what was registered before stays. Once more is harmless.
+
+        Parameters
+        ----------
+        listing
+            A file of this machine, or what was read of one.
+        site, tags
+            As for :meth:`register`; the tags are added to those of the listing.
+
+        Raises
+        ------
+        CatalogError
+            If it is no listing.
+        UnreadableDataset
+            If something that it names cannot be read at the site.
+        """
+        return naming.register_all(self, listing, site=site, tags=arguments.words(tags, "tags"))
+
     def _read(
         self,
         dataset: Dataset,
@@ -309,6 +375,32 @@ class Session:
         errand = Errand(job=job, user=self.user, request=request or Request())
         found = reading.read(self._participant, self._loop, dataset, copies, errand, lazy=lazy)
         return reading.signed(found, dataset)
+
+    def verify(
+        self, what: str | Dataset, *, site: str | None = None, recompute: bool = False
+    ) -> Verified:
+        """Whether every byte of a result is what its writer noted; says which chunk is not.
+
+        One copy is read whole: from a store that this session opens, or over a link.
+
+        Parameters
+        ----------
+        what
+            Name, ``site/name``, id, key or record.
+        site
+            Whose copy; default the nearest.
+        recompute
+            Also do the same work at a site that has none of it, which keeps what it makes, and
+            compare both; of Zarr groups without the words about who made them, when and where.
+
+        Raises
+        ------
+        UnknownDataset
+            If there is no copy (there).
+        PlacementError
+            If nothing made it, or no other site can do the work.
+        """
+        return verifying.verified(self, what, site=site, recompute=recompute)
 
     # --- plans -----------------------------------------------------------------------------------
 
@@ -332,6 +424,7 @@ class Session:
         objective: Objective = "balanced",
         deadline: float | str | None = None,
         budget: float | None = None,
+        quantile: float | None = None,
     ) -> Plan:
         """Where each step of a graph would run, what would move, and what it would cost.
 
@@ -379,6 +472,9 @@ class Session:
         deadline, budget
             Seconds (or a text: ``"10 min"``) that the run may take by prediction, and money that
             its transfers may cost.
+        quantile
+            Plan by what is not exceeded with this probability, by earlier runs: 0.9 for who would
+            rather be sure than quick on average. The plan's figures are those then.
 
         Raises
         ------
@@ -405,6 +501,7 @@ class Session:
             objective=objective,
             deadline=arguments.deadline(deadline),
             budget=budget,
+            quantile=quantile,
             asking=Asking(
                 user=self.user,
                 type=request,
@@ -554,7 +651,7 @@ class Session:
             known = attaching.running(self.jobs(), planned, self.user, words)
             if known is not None:
                 print(attaching.attached_to(known))
-                return Job(self, known.id)
+                return Job(self, known.id, known=known)
         settings = self._settings
         created = JobCreated(
             job=secrets.token_hex(8),
@@ -577,8 +674,7 @@ class Session:
         UnknownJob
             If nobody has heard of it.
         """
-        self._run(self._participant.job(id))
-        return Job(self, id)
+        return Job(self, id, known=self._run(self._participant.job(id)))
 
     def jobs(self, *, tags: Mapping[str, str] | None = None, status: str | None = None) -> Jobs:
         """Jobs of the federation, newest first."""

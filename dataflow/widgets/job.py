@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dataflow import _html
 from dataflow.errors import DataflowError
-from dataflow.execution.events import Event
 from dataflow.placement.picture import draw
 from dataflow.widgets.job_facts import JobFacts
 from dataflow.widgets.shown import Shown
 
 if TYPE_CHECKING:
-    from dataflow.session.jobs import Job
+    from dataflow.session.jobs import Ask, Job
 
 #: At most so often (s) something is sent to the page, however much happens.
 FRAME_SECONDS = 0.1
 #: So long (s) a question for news waits: the clock on the page goes on meanwhile.
 NEWS_SECONDS = 1.0
-
-#: Number of the first event wanted, and how long to wait for it (s).
-Ask = Callable[[int, float], Awaitable[Sequence[Event]]]
 
 
 class LiveJob(Shown):

@@ -55,7 +55,7 @@ class LiveSession(Shown):
         self._found = snapshot.search(**self._asked)
         return {
             "head": repr(self._session).strip("<>"),
-            "federation": federation(snapshot.topology),
+            "federation": federation(snapshot.topology, self._session.loads()),
             "offered": offered(snapshot.datasets),
             "first": page(self._found, snapshot, 0),
         }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dataflow._quantities import format_bytes, format_rate, format_seconds
 from dataflow.catalog.snapshot import Snapshot
 from dataflow.datasets import Dataset, Variable
+from dataflow.policy.archetype import Load
 from dataflow.policy.table import Verdicts
 from dataflow.sites import Topology
 
@@ -20,8 +21,8 @@ PAGE, OFFERED = 25, 24
 MOST_VARIABLES = 40
 
 
-def federation(topology: Topology) -> Facts:
-    """Sites with what they have, and links with what they carry."""
+def federation(topology: Topology, loads: Mapping[str, Load]) -> Facts:
+    """Sites with what they have and how busy they say they are, and links with what they carry."""
     sites = [
         {
             "name": site.name,
@@ -29,6 +30,7 @@ def federation(topology: Topology) -> Facts:
             "computers": "stores only"
             if site.stores_only
             else f"{site.workers} × {format_bytes(site.memory)}",
+            "busy": _busy(loads.get(site.name)),
             "trust": site.trust,
             "stores": ", ".join(store.name for store in topology.stores_at(site.name)),
         }
@@ -45,6 +47,14 @@ def federation(topology: Topology) -> Facts:
         for link in topology.links
     ]
     return {"sites": sites, "links": links[:400]}
+
+
+def _busy(load: Load | None) -> str:
+    """In words, for sites that tell; with what counts as loaded there if they are."""
+    if load is None:
+        return ""
+    mark = "▲ loaded: " if load.loaded else ""
+    return f"{mark}processors {load.cpu:.0%}, memory {load.memory:.0%}"
 
 
 def offered(datasets: Sequence[Dataset]) -> Facts:

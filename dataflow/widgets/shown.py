@@ -22,6 +22,7 @@ import anywidget
 import traitlets
 
 from dataflow.errors import DataflowError
+from dataflow.session.attaching import notebook_kernel
 
 #: "1" or "0" in the environment: live views wherever one is shown, or nowhere.
 SETTING = "DATAFLOW_LIVE_VIEWS"
@@ -40,11 +41,7 @@ def is_live() -> bool:
     stated = os.environ.get(SETTING, "")
     if stated:
         return stated != "0"
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return False
-    kernel = getattr(get_ipython(), "kernel", None)
+    kernel = notebook_kernel()
     parent = kernel.get_parent() if kernel is not None else {}
     return bool((parent or {}).get("metadata", {}).get("cellId"))
 

@@ -29,13 +29,16 @@ HEAVY = contract("pure-libraries")["forbidden_modules"].split()
 #: The deciding parts. The start of a process is their proof: see `test_pure_loads_no_io`.
 PURE = (
     "dataflow.agreements",
+    "dataflow.catalog.exchange",
     "dataflow.catalog.snapshot",
     "dataflow.datasets",
+    "dataflow.execution.crate",
     "dataflow.execution.events",
     "dataflow.execution.orders",
     "dataflow.execution.pace",
     "dataflow.execution.programs",
     "dataflow.execution.replies",
+    "dataflow.execution.series",
     "dataflow.execution.state",
     "dataflow.execution.tally",
     "dataflow.execution.units",

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from dataflow.catalog.listing import Listing
+from dataflow.catalog.snapshot import Snapshot
 from dataflow.cli import app as command_line
 from dataflow.datasets import Dataset, Extent, Variable
 from dataflow.errors import (
@@ -112,6 +114,10 @@ class Session:
         self.asked.append((url, named))
         return DATASET
 
+    def register_all(self, listing: str, **named: Any) -> Sequence[Dataset]:
+        self.asked.append((listing, named))
+        return [DATASET]
+
     def jobs(self) -> Sequence[View]:
         return [View()]
 
@@ -184,8 +190,31 @@ def test_looking_for_datasets(
 def test_registering(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     code, asked = run(monkeypatch, "register", "x.h5", "--name", "run1", "-t", "a=b")
     assert code == 0
-    assert asked[0] == ("x.h5", {"name": "run1", "tags": {"a": "b"}, "variable": None})
+    assert asked[0] == (
+        "x.h5",
+        {"name": "run1", "tags": {"a": "b"}, "variable": None, "site": None},
+    )
     assert capsys.readouterr().out == f"amc/run [1]  {'d' * 32}\n"
+
+
+def test_registering_a_listing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, asked = run(monkeypatch, "register", "c.yaml", "--listing", "--site", "amc", "-t", "a=b")
+    assert code == 0
+    assert asked[0] == ("c.yaml", {"site": "amc", "tags": {"a": "b"}})
+    assert "run [1]" in capsys.readouterr().out
+    assert run(monkeypatch, "register", "c.yaml", "--listing", "--json")[0] == 0
+    assert json.loads(capsys.readouterr().out)[0]["name"] == "run [1]"
+    assert run(monkeypatch, "register", "c.yaml", "--listing", "--name", "x")[0] == 2
+
+
+def test_listing_as_stac(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Session, "datasets", lambda *_, **__: Listing([DATASET], Snapshot()))
+    assert run(monkeypatch, "datasets", "--stac")[0] == 0
+    assert json.loads(capsys.readouterr().out)["features"][0]["id"] == DATASET.id
 
 
 def test_cancelling(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,6 +300,16 @@ def test_help_names_every_command() -> None:
     assert process().returncode in (0, 2)
 
 
+def test_a_shell_can_complete_names_of_commands() -> None:
+    """As the function does that ``dataflow --show-completion bash`` prints."""
+    asked = {"COMP_WORDS": "dataflow da", "COMP_CWORD": "1", "_DATAFLOW_COMPLETE": "complete_bash"}
+    command = Path(sys.executable).with_name("dataflow")
+    done = subprocess.run(
+        [command], capture_output=True, text=True, env={**os.environ, **asked}, check=True
+    )
+    assert done.stdout.split() == ["datasets"]
+
+
 def test_version() -> None:
     done = process("--version")
     assert (done.returncode, done.stdout.split()[0]) == (0, "dataflow")
@@ -317,7 +356,11 @@ def test_audit_verify(tmp_path: Path) -> None:
     for where in (["--config", str(site_file)], [str(path)]):
         done = subprocess.run([*program, *where], capture_output=True, text=True, check=True)
         assert "1 entries hold; the last is" in done.stdout
+    said = subprocess.run([*program, "--json", str(path)], capture_output=True, text=True)
+    assert json.loads(said.stdout)["holds"] is True
     path.write_text(path.read_text().replace("read", "none"))
+    said = subprocess.run([*program, "--json", str(path)], capture_output=True, text=True)
+    assert (said.returncode, json.loads(said.stdout)["holds"]) == (1, False)
     done = subprocess.run([*program, str(path)], capture_output=True, text=True)
     assert done.returncode == 1
     assert "broken at line 1: it was changed" in done.stdout

@@ -25,6 +25,7 @@ PAGES = (
     "README.md",
     "docs/using.md",
     "docs/notebook.md",
+    "docs/coming-from.md",
     "docs/notebooks.md",
     "docs/backends-ssh.md",
     "docs/backends-sge.md",

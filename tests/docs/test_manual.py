@@ -73,7 +73,9 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/using.md", "docs/notebook.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/using.md", "docs/notebook.md", "docs/coming-from.md"]
+)
 def test_python(
     page: str, federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

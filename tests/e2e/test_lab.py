@@ -13,8 +13,8 @@ import pytest
 
 from dataflow.testing.browser import browser
 
-NAME = "live_views"
-NOTEBOOK = Path(__file__).with_name(f"{NAME}.ipynb")
+NAME = "00_tutorial"
+NOTEBOOK = Path(__file__).parents[2] / "examples" / "notebooks" / f"{NAME}.ipynb"
 #: Milliseconds that anything on the page may take on a busy machine.
 PATIENCE = 180_000
 
@@ -146,8 +146,14 @@ def test_look_drag_pin_start_go_and_come_back(
         page = lab_.page
         lab_.open(url)
         connect(lab_)
-        for words in ("session.register(", "def widest(", "flow.view(plan)"):
+        for words in ("session.register(", "flow.view(session)", "def widest(", "flow.view(plan)"):
             lab_.run(words)
+        around = lab_.output("flow.view(session)").locator(".flow-view")
+        around.get_by_text("run2").first.wait_for()
+        lab_.picture("session-light", around)
+        lab_.theme("JupyterLab Dark")
+        lab_.picture("session-dark", around)
+        lab_.theme("JupyterLab Light")
         view = lab_.output("flow.view(plan)").locator(".flow-view")
         view.locator(".box.step").first.wait_for()
 
@@ -209,6 +215,7 @@ def test_look_drag_pin_start_go_and_come_back(
         lab_.theme("JupyterLab Light")
         lab_.picture("done-light", again)
         lab_.run("job.result(120)")
+        lab_.run("session.verify(")
         lab_.run("adk.reference()")
         lab_.run("session.close()")
         lab_.save()

@@ -11,6 +11,7 @@ import xarray as xr
 
 from dataflow.agreements import Agreement, Relation
 from dataflow.catalog.snapshot import Snapshot
+from dataflow.policy.archetype import Load
 from dataflow.session import trying
 from dataflow.testing import staged
 from dataflow.testing.browser import show
@@ -29,6 +30,9 @@ class Known:
 
     def _snapshot(self) -> Snapshot:
         return self.snapshot
+
+    def loads(self) -> dict[str, Load]:
+        return {"amsterdam": Load(cpu=0.9, memory=0.25, threshold=0.8)}
 
     def verdicts(self, graph: Any, **asked: Any) -> Any:
         return trying.verdicts(graph, self.snapshot, user="anna", **asked)
@@ -114,6 +118,7 @@ def test_in_a_browser_with_very_many(page: Any) -> None:
     page.locator("pre.says", has_text="0.").wait_for()
     page.get_by_role("tab", name="sites and links").click()
     page.locator("tr.refused", has_text="utrecht").wait_for()
+    page.locator("td", has_text="▲ loaded: processors 90%, memory 25%").wait_for()
     page.get_by_role("tab", name="try a request").click()
     page.locator("input[name=datasets]").fill("run000007")
     page.get_by_role("button", name="what would they say?").click()

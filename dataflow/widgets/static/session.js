@@ -119,8 +119,8 @@ function render({ model, el }) {
   function sites() {
     const { sites: all, links } = facts.federation;
     put(body,
-      h("div", { class: "wide" }, table(["site", "", "workers", "trust", "stores"], all.map((one) => h("tr", { class: one.away ? "refused" : "" },
-        h("th", { scope: "row" }, one.name), h("td", {}, one.away ? "✗ away" : "✓ answers"), h("td", {}, one.computers), h("td", {}, one.trust), h("td", {}, one.stores))))),
+      h("div", { class: "wide" }, table(["site", "", "workers", "busy", "trust", "stores"], all.map((one) => h("tr", { class: one.away ? "refused" : "" },
+        h("th", { scope: "row" }, one.name), h("td", {}, one.away ? "✗ away" : "✓ answers"), h("td", {}, one.computers), h("td", {}, one.busy || "·"), h("td", {}, one.trust), h("td", {}, one.stores))))),
       links.length ? h("div", { class: "wide" }, table(["from", "to", "#carries", "#delay", "known by"], links.map((row) => h("tr", {},
         row.map((cell, n) => h("td", { class: n === 2 || n === 3 ? "number" : null }, cell)))))) : null);
   }
