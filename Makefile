@@ -14,10 +14,14 @@ DOCS := $(READY)-docs
 # Files of tests run two at a time, those on the test bed one after the other (tests/conftest.py).
 SIDE_BY_SIDE ?= -n 2
 
+# Agents and workers are processes of their own: where none may keep what it compiled, each of them
+# compiles Dask and xarray anew, which takes longer than all else that it does.
+unexport PYTHONDONTWRITEBYTECODE
+
 # uv takes seconds where pip takes minutes; pip does when uv cannot be had.
 INSTALL = install() { \
 	[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet uv || true; \
-	if [ -x $(BIN)/uv ] && $(BIN)/uv pip install --quiet --python $(BIN)/python "$$@"; then return; fi; \
+	if [ -x $(BIN)/uv ] && $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python "$$@"; then return; fi; \
 	echo "uv did not do it, trying pip"; \
 	$(BIN)/python -m pip install --quiet --upgrade pip && $(BIN)/python -m pip install --quiet "$$@"; \
 	}; install

@@ -192,8 +192,7 @@ class KubernetesBackend(ClusterBackend):
         self._wake.set()
 
     async def _make_cluster(self) -> Any:
-        # Takes a second the first time, in which the event loop has better things to do.
-        distributed = await asyncio.to_thread(importlib.import_module, "distributed")
+        distributed: Any = importlib.import_module("distributed")
         self._api = await KubernetesApi.connect(
             self.site, self.settings, service_account=self._around.service_account
         )

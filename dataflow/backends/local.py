@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import logging
 import multiprocessing.spawn
 import threading
@@ -105,8 +104,8 @@ class LocalBackend(ClusterBackend):
             log.warning("worker-not-started", error=str(task.exception()))
 
     async def _make_cluster(self) -> Any:
-        # Takes a second the first time, in which the event loop has better things to do.
-        distributed = await asyncio.to_thread(importlib.import_module, "distributed")
+        import distributed
+
         _leave_main_alone()
         return await _patient(distributed)(
             n_workers=self.workers,

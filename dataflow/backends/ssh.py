@@ -156,7 +156,7 @@ class SshBackend(ClusterBackend):
 
     async def _make_cluster(self) -> Any:
         await asyncio.to_thread(importlib.import_module, "asyncssh")
-        distributed = await asyncio.to_thread(importlib.import_module, "distributed")
+        distributed: Any = importlib.import_module("distributed")
         security = await asyncio.to_thread(own_security)
         self._tls = {
             "require_encryption": True,

@@ -29,6 +29,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from dataflow._sqlite import transaction
 from dataflow.catalog.entries import TYPES, RecordRow, entry
 from dataflow.catalog.schema import MARK, SCHEMA, VERSION, boot_id, explained
 from dataflow.datasets import Dataset
@@ -151,16 +152,9 @@ class Log:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._write_lock, explained(self.path, closed=lambda: self._closed):
-            db = self._writer
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+        here = explained(self.path, closed=lambda: self._closed)
+        with self._write_lock, here, transaction(self._writer) as db:
+            yield db
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import sqlite3
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
+from dataflow._sqlite import opened, transaction
 from dataflow.documents import from_json, to_json
 from dataflow.errors import JobError, PlacementError, UnknownJob
 from dataflow.execution.events import Event, JobCreated, Replanned
@@ -61,10 +61,7 @@ class Journal:
         self._held = _hold(self._locks / self._me)
         _open.add(self)
         self._thread = threading.RLock()
-        self._db = sqlite3.connect(
-            directory / "journal.db", timeout=30, isolation_level=None, check_same_thread=False
-        )
-        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db = opened(directory / "journal.db")
         self._db.execute("PRAGMA synchronous = NORMAL")
         with self._thread:
             self._db.executescript(_SCHEMA)
@@ -118,16 +115,9 @@ class Journal:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """All or nothing, and nobody else writes meanwhile."""
-        with self._thread:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # some errors have undone all already
-                    self._db.execute("ROLLBACK")
-                raise
+        """In a transaction."""
+        with self._thread, transaction(self._db):
+            yield
 
     def _insert(self, job: str, first: int, events: Iterable[Event]) -> None:
         rows = [(job, first + n, _body(event)) for n, event in enumerate(events)]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from pathlib import Path
 
+from dataflow._sqlite import opened
 from dataflow.execution.view import LedgerEntry
 
 _SCHEMA = """
@@ -21,8 +21,7 @@ class Meter:
 
     def __init__(self, path: Path) -> None:
         self._thread = threading.Lock()
-        self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db = opened(path)
         self._db.execute("PRAGMA synchronous = OFF")  # a count, not a commitment
         self._db.executescript(_SCHEMA)
 

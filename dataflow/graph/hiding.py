@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataflow.agreements import DATA_PROVIDER, Relation
-from dataflow.graph import common
+from dataflow.graph import anonymity
 from dataflow.graph.keys import decode, encode
 from dataflow.graph.operation import OperationFunction, Step, operation
 
@@ -33,7 +33,7 @@ def without_columns(table: Any, *, columns: Sequence[str] = ()) -> Any:
     if hasattr(table, "data_vars"):
         return table.drop_vars([name for name in columns if name in table.variables])
     if hasattr(table, "columns"):
-        table = common.without_index(table, columns)
+        table = anonymity.without_index(table, columns)
         return table.drop(columns=[name for name in columns if name in table.columns])
     fields = getattr(getattr(table, "dtype", None), "names", None)
     if fields:
@@ -43,14 +43,14 @@ def without_columns(table: Any, *, columns: Sequence[str] = ()) -> Any:
 
 
 #: What every site runs for every owner and none lists.
-OWN: tuple[OperationFunction[..., Any], ...] = (without_columns, common.common_rows)
+OWN: tuple[OperationFunction[..., Any], ...] = (without_columns, anonymity.common_rows)
 #: The same by ``name@version``.
 SERVICES = {f"{own.operation.name}@{own.operation.version}": own.operation for own in OWN}
 
 
 def word_of(columns: Sequence[str]) -> str:
     """What an owner calls the service that hides just these columns."""
-    return f"{NAME}({common.listed(columns)})"
+    return f"{NAME}({anonymity.listed(columns)})"
 
 
 def parameters_of(columns: Sequence[str]) -> dict[str, Any]:
@@ -65,11 +65,11 @@ def service_of(step: Step) -> str:
     no owner's word has, is called what nobody forces.
     """
     name = step.operation.name
-    if name not in (NAME, common.NAME):
+    if name not in (NAME, anonymity.NAME):
         return name
     version = step.operation.version
     if step.operation == SERVICES.get(f"{name}@{version}"):
-        word = common.said_by(step) if name == common.NAME else _said_by(step)
+        word = anonymity.said_by(step) if name == anonymity.NAME else _said_by(step)
         if word:
             return word
     return f"{name}@{version}, of another kind"
@@ -78,11 +78,10 @@ def service_of(step: Step) -> str:
 def _said_by(step: Step) -> str:
     try:
         names = decode(step.parameters["columns"])
-        if common.all_words(names) and set(step.parameters) == {"columns"}:
-            return word_of(names)
     except (KeyError, TypeError, ValueError):
-        pass
-    return ""
+        return ""
+    whole = anonymity.all_words(names) and set(step.parameters) == {"columns"}
+    return word_of(names) if whole else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,4 +105,4 @@ def last_of(relation: Relation) -> Forced | None:
     if relation.anonymity <= 1:
         return None
     told = relation.anonymity, relation.among
-    return Forced(common.word_of(*told), common.common_rows, common.parameters_of(*told))
+    return Forced(anonymity.word_of(*told), anonymity.common_rows, anonymity.parameters_of(*told))

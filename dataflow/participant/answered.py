@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from dataflow._sqlite import Opening
 from dataflow.policy.differencing import RowSet, too_close
 
 FILE = "answered.db"
@@ -28,14 +28,13 @@ class Answered:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._thread = path, threading.Lock()
-        self._known: sqlite3.Connection | None = None
+        self._file = Opening(path, lambda db: db.executescript(_SCHEMA))
 
     def knows(self, key: str, datasets: Mapping[str, int]) -> bool:
         """Whether a set of rows was let through before, for all of these datasets."""
-        with self._thread:
-            query = "SELECT 1 FROM answered WHERE dataset = ? AND key = ?"
-            return all(self._db.execute(query, [one, key]).fetchone() for one in datasets)
+        query = "SELECT 1 FROM answered WHERE dataset = ? AND key = ?"
+        with self._file.reading() as db:
+            return all(db.execute(query, [one, key]).fetchone() for one in datasets)
 
     def take(self, key: str, rows: RowSet, datasets: Mapping[str, int], now: float) -> str | None:
         """Note a set of rows, unless it is too close to one that was noted before.
@@ -52,47 +51,29 @@ class Answered:
         str or None
             The dataset to which it is too close; nothing is noted then.
         """
-        with self._thread:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                close = self._close(key, rows, datasets)
-                if close is None:
-                    self._db.executemany(
-                        "INSERT INTO answered VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                        [(dataset, key, rows.rows, rows.digest, now) for dataset in datasets],
-                    )
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
+        with self._file.writing() as db:
+            close = _close(db, key, rows, datasets)
+            if close is None:
+                db.executemany(
+                    "INSERT INTO answered VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    [(dataset, key, rows.rows, rows.digest, now) for dataset in datasets],
+                )
         return close
-
-    def _close(self, key: str, rows: RowSet, datasets: Mapping[str, int]) -> str | None:
-        for dataset, floor in datasets.items():
-            near = self._db.execute(
-                "SELECT rows, digest FROM answered WHERE dataset = ? AND key != ? "
-                "AND rows BETWEEN ? AND ?",
-                [dataset, key, rows.rows - floor + 1, rows.rows + floor - 1],
-            )
-            if too_close(rows, [RowSet(*one) for one in near], floor):
-                return dataset
-        return None
-
-    @property
-    def _db(self) -> sqlite3.Connection:
-        """Made when it is first needed: most sites have no owner with a floor."""
-        if self._known is None:
-            db = sqlite3.connect(
-                self._path, timeout=30, isolation_level=None, check_same_thread=False
-            )
-            db.execute("PRAGMA journal_mode = WAL")
-            db.executescript(_SCHEMA)
-            self._known = db
-        return self._known
 
     def close(self) -> None:
         """Close the file."""
-        with self._thread:
-            if self._known is not None:
-                self._known.close()
-                self._known = None
+        self._file.close()
+
+
+def _close(
+    db: sqlite3.Connection, key: str, rows: RowSet, datasets: Mapping[str, int]
+) -> str | None:
+    for dataset, floor in datasets.items():
+        near = db.execute(
+            "SELECT rows, digest FROM answered WHERE dataset = ? AND key != ? "
+            "AND rows BETWEEN ? AND ?",
+            [dataset, key, rows.rows - floor + 1, rows.rows + floor - 1],
+        )
+        if too_close(rows, [RowSet(*one) for one in near], floor):
+            return dataset
+    return None

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dataflow._sqlite import Opening
 from dataflow.agreements import Agreement, Relation
 from dataflow.catalog.records import Records
 from dataflow.documents import from_json, to_json
@@ -30,9 +29,6 @@ CREATE TABLE IF NOT EXISTS negotiation (
     id TEXT PRIMARY KEY, user TEXT NOT NULL, ended INTEGER NOT NULL, body TEXT NOT NULL,
     time REAL NOT NULL
 ) WITHOUT ROWID;
-"""
-_INDEXES = """
-DROP INDEX IF EXISTS negotiation_user;
 CREATE INDEX IF NOT EXISTS negotiation_ended ON negotiation (ended, time);
 CREATE INDEX IF NOT EXISTS negotiation_of ON negotiation (user, ended, time);
 """
@@ -69,10 +65,9 @@ class Negotiations:
         agree: Callable[[Agreement, str], None],
         clock: Callable[[], float],
     ) -> None:
-        self._path, self._records, self._audit = path, records, audit
+        self._file = Opening(path, lambda db: db.executescript(_SCHEMA))
+        self._records, self._audit = records, audit
         self._agree, self._clock = agree, clock
-        self._thread = threading.Lock()
-        self._known: sqlite3.Connection | None = None
 
     def begin(self, agreement: str, terms: Relation, by: Party, user: str = "") -> Negotiation:
         """Ask for a relation, or, as an administrator, offer one to ``user``.
@@ -98,7 +93,7 @@ class Negotiations:
             by=by.user,
             at=self._clock(),
         )
-        with self._writing() as db:
+        with self._file.writing() as db:
             query = "SELECT count(*) FROM negotiation WHERE user = ? AND ended = 0"
             if db.execute(query, [made.user]).fetchone()[0] >= MOST_OPEN:
                 raise PolicyError(f"{MOST_OPEN} negotiations of {made.user!r} are open; end some")
@@ -125,7 +120,7 @@ class Negotiations:
         """
         if move not in SIDES:
             raise ConfigError(f"there is no move {move!r}; moves are {', '.join(SIDES)}")
-        with self._writing() as db:
+        with self._file.writing() as db:
             known = self._read(db, id, by)
             side = _side(known, move, by)
             made = moved(known, move, side=side, by=by.user, at=self._clock(), terms=terms)
@@ -143,8 +138,8 @@ class Negotiations:
         UnknownNegotiation, PolicyError
             If there is none, or it is somebody else's.
         """
-        with self._thread:
-            return self._read(self._db, id, by)
+        with self._file.reading() as db:
+            return self._read(db, id, by)
 
     def all(self, by: Party) -> list[Negotiation]:
         """Those of somebody, open ones and what moved last first; an administrator's are all.
@@ -153,16 +148,13 @@ class Negotiations:
         """
         where, of = ("", []) if by.admin else ("WHERE user = ? ", [by.user])
         query = f"SELECT body FROM negotiation {where}ORDER BY ended, time DESC, id LIMIT ?"
-        with self._thread:
-            found = self._db.execute(query, [*of, MOST_LISTED]).fetchall()
+        with self._file.reading() as db:
+            found = db.execute(query, [*of, MOST_LISTED]).fetchall()
         return [from_json(Negotiation, body) for (body,) in found]
 
     def close(self) -> None:
         """Close the file."""
-        with self._thread:
-            if self._known is not None:
-                self._known.close()
-                self._known = None
+        self._file.close()
 
     def _grant(self, made: Negotiation, by: Party) -> None:
         # The relation first: whoever is told that it is final can rely on it, and to write it
@@ -201,43 +193,6 @@ class Negotiations:
             allowed=True,
             clause=f"agreement {made.agreement!r}, for {made.user}",
         )
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._thread:
-            db = self._db
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-
-    @property
-    def _db(self) -> sqlite3.Connection:
-        if self._known is None:
-            db = sqlite3.connect(
-                self._path, timeout=30, isolation_level=None, check_same_thread=False
-            )
-            db.execute("PRAGMA journal_mode = WAL")
-            db.executescript(_SCHEMA)
-            _with_times(db)
-            db.executescript(_INDEXES)
-            self._known = db
-        return self._known
-
-
-def _with_times(db: sqlite3.Connection) -> None:
-    """Give a file of before its column of times."""
-    if any(column[1] == "time" for column in db.execute("PRAGMA table_info (negotiation)")):
-        return
-    db.execute("BEGIN IMMEDIATE")
-    db.execute("ALTER TABLE negotiation ADD COLUMN time REAL NOT NULL DEFAULT 0")
-    for id, body in db.execute("SELECT id, body FROM negotiation").fetchall():
-        last = from_json(Negotiation, body).steps[-1].at
-        db.execute("UPDATE negotiation SET time = ? WHERE id = ?", [last, id])
-    db.execute("COMMIT")
 
 
 def _side(known: Negotiation, move: Move, by: Party) -> Side:

@@ -113,7 +113,7 @@ class Overfull:
         return (
             f"results and copies of this plan need {format_bytes(round(self.needed))} at {self.site}, "
             f"where there is room for {format_bytes(self.room)}\n"
-            f"What you can do: make room at {self.site} (dataflow clean), have its owner give more "
+            f"What you can do: remove results nobody needs at {self.site}, have its owner give more "
             "(room: of its store), or ask for fewer results at once."
         )
 

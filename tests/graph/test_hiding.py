@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 from dataflow.datasets import Dataset, Extent
-from dataflow.graph.common import common_rows
+from dataflow.graph.anonymity import common_rows
 from dataflow.graph.graph import of_dataset
 from dataflow.graph.hiding import parameters_of, service_of, without_columns, word_of
 from dataflow.graph.keys import encode

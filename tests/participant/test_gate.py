@@ -14,7 +14,7 @@ from dataflow.catalog.records import Records
 from dataflow.datasets import Dataset, Extent, Lineage, Replica, Reproduction, Variable
 from dataflow.errors import NotGranted, PolicyError, SiteRefused
 from dataflow.execution.events import CompareOrder, Errand, SegmentOrder, TransferOrder
-from dataflow.graph.common import common_rows
+from dataflow.graph.anonymity import common_rows
 from dataflow.graph.graph import Graph, of_dataset
 from dataflow.graph.hiding import without_columns
 from dataflow.graph.operation import Operation, operation

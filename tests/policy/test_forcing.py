@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.agreements import Agreement
-from dataflow.graph.common import common_rows
+from dataflow.graph.anonymity import common_rows
 from dataflow.graph.graph import Graph, merge, of_dataset
 from dataflow.graph.hiding import without_columns
 from dataflow.policy.check import check

@@ -21,7 +21,7 @@ from dataflow.agreements import Agreement, Relation, Request
 from dataflow.datasets import Replica
 from dataflow.documents import to_document, to_json
 from dataflow.execution.events import SegmentOrder, TransferOrder
-from dataflow.graph.common import common_rows
+from dataflow.graph.anonymity import common_rows
 from dataflow.graph.hiding import without_columns
 from dataflow.graph.operation import operation
 from tests.security.conftest import BODY_LIMIT, GRANTED, OTHERS, SECRET, THROUGH, TOKENS, Target

@@ -1,4 +1,4 @@
-"""Common rows: a table without the rows that too few others look like, as an operation of every site.
+"""Anonymity: a table without the rows that too few others look like, as an operation of every site.
 
 Owners whose agreement asks for anonymity force it on whoever reads their rows, after the services that
 make columns coarser: no operation sees a row whose values, in the columns that could single somebody
@@ -81,8 +81,7 @@ def said_by(step: Step) -> str:
     """The word of a step of this operation; empty if its parameters are those of no owner."""
     try:
         k, among = decode(step.parameters["k"]), decode(step.parameters["among"])
-        if type(k) is int and all_words(among) and set(step.parameters) == {"k", "among"}:
-            return word_of(k, among)
     except (KeyError, TypeError, ValueError):
-        pass
-    return ""
+        return ""
+    whole = type(k) is int and all_words(among) and set(step.parameters) == {"k", "among"}
+    return word_of(k, among) if whole else ""

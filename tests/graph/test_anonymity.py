@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.datasets import Dataset, Extent
-from dataflow.graph.common import NAME, common_rows, parameters_of, word_of
+from dataflow.graph.anonymity import NAME, common_rows, parameters_of, word_of
 from dataflow.graph.graph import of_dataset
 from dataflow.graph.hiding import service_of
 from dataflow.graph.keys import encode
