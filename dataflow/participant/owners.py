@@ -23,7 +23,7 @@ from dataflow.policy.archetype import SHIPPED, Choice, Considered, Load, Wish, c
 from dataflow.policy.check import Verdict
 from dataflow.policy.check import check as verdicts
 from dataflow.policy.forcing import Woven, weave
-from dataflow.policy.rights import Right, Rows, Standing, right_of, standing
+from dataflow.policy.rights import Right, Rows, Standing, Words, right_of, standing, under
 from dataflow.policy.scope import Scope
 
 Table = Mapping[str, Mapping[str, Verdict]]
@@ -183,6 +183,7 @@ def ask_owners(
             {_name(owners, key): not_as_notebook(asking.type) for key in owners.standings}
         )
     choice, woven, table = _chosen(graph, owners, asking, check, loads)
+    rights = owners.rights(choice.archetypes)
     return Answer(
         graph=woven.graph,
         request=Request(type=asking.type, purpose=asking.purpose, archetypes=choice.archetypes),
@@ -191,8 +192,8 @@ def ask_owners(
         considered=choice.considered,
         avoid=owners.avoid,
         forced=woven.notes,
-        rights=owners.rights(choice.archetypes),
-        given=owners.given,
+        rights=rights,
+        given=owners.given_under(rights),
     )
 
 
@@ -205,8 +206,10 @@ class _Owners:
         )
         self._snapshot = snapshot
         self._trust = {site.name: site.trust for site in snapshot.topology.sites}
-        #: Rows that results of earlier jobs carry.
+        #: Rows that results of earlier jobs carry, as those counted whose jobs they were.
         self.given: dict[str, Rows] = {}
+        #: What had been forced on them then, by each record of them.
+        self._words: dict[str, list[Words]] = {}
         #: Key of a dataset → one for each site that has it; none is there if one of them is free.
         self.standings: dict[str, list[Standing]] = {}
         avoid: set[tuple[str, str]] = set()
@@ -216,6 +219,7 @@ class _Owners:
             rows = {} if registered else _rows(known)
             if rows:
                 self.given[key] = rows
+                self._words[key] = [d.lineage.services for d in known if d.lineage is not None]
             for source in rows or ([key] if registered else []):
                 found, refused = self._standings(source)
                 avoid |= {(source, site) for site in refused}
@@ -295,6 +299,14 @@ class _Owners:
             for key, standings in self.standings.items()
         }
 
+    def given_under(self, rights: Mapping[str, Sequence[Right]]) -> dict[str, Rows]:
+        """Rows that results of earlier jobs carry, as they count in this request."""
+        found = dict(self.given)
+        for key, said in self._words.items():
+            for words in said:
+                found[key] = under(found[key], words, rights)
+        return found
+
 
 def _granted_part(graph: Graph, owners: _Owners, asking: Asking) -> tuple[Graph, Mapping[str, str]]:
     """The results of which nothing is denied, and the labels of the others with the reasons."""
@@ -340,8 +352,9 @@ def _chosen(
 
     def checked(archetypes: Mapping[str, str]) -> tuple[Woven, Table]:
         rights = owners.rights(archetypes)
-        woven = weave(graph, rights, owners.given, owners.operations)
-        return woven, check(woven.graph, rights, owners.given)
+        given = owners.given_under(rights)
+        woven = weave(graph, rights, given, owners.operations)
+        return woven, check(woven.graph, rights, given)
 
     impossible: dict[str, str] = {}
     for name in sorted(set().union(*allowed.values()) & set(known)):

@@ -21,6 +21,9 @@ from dataflow.graph.operation import Operation, operation
 from dataflow.participant import agreeing, proving
 from dataflow.participant.audit import Audit, verify
 from dataflow.participant.gate import Gate, Reader, reader_of
+from dataflow.participant.owners import Answer, Asking, ask_owners
+from dataflow.policy.archetype import Wish
+from dataflow.policy.scope import Scope
 from dataflow.sites import Site
 from dataflow.stores import Store
 from tests.policy.examples import ANNA, agreement, relation, wages
@@ -438,6 +441,35 @@ def test_what_was_hidden_for_one_counts_as_far_as_the_same_is_hidden_from_anothe
     vu.records.add(old)
     with pytest.raises(NotGranted, match="must be applied"):
         vu.gate.order(vu.order(graph, **further))
+
+
+def test_plans_put_in_what_was_not_forced_for_whoever_selected_before(vu: Vu) -> None:
+    vu.agree(
+        relation(hidden=("Gebdat",)),
+        relation(id="less", users=("less",), hidden=("Gebdat", "Geslacht")),
+        relation(id="same", users=("same",), hidden=("Gebdat",)),
+    )
+    vu.records.add(Site(name="vu", trust="steward", operations=("query@1", "mean@1")))
+    kept = vu.stored(query(without_columns(vu.source, columns=["Gebdat"])))
+    (selected,) = vu.records.snapshot().with_key(kept.key)
+    further: dict[str, Any] = {"inputs": {kept.key: kept}, "datasets": {kept.key: selected}}
+    graph = mean(of_dataset(selected))
+
+    def planned(user: str) -> Answer:
+        asking = Asking(user=user, type="sqlDataRequest", wish=Wish(archetype="computeToData"))
+        return ask_owners(graph, vu.records.snapshot(), asking, scope=Scope(), excluded={})
+
+    same = planned("same")
+    assert same.graph.outputs == graph.outputs
+    assert same.given == {kept.key: {vu.dataset.key: 1}}
+    vu.gate.order(vu.order(same.graph, user="same", **further))
+    less = planned("less")
+    assert less.given == {kept.key: {vu.dataset.key: 0}}
+    hides, computes = less.graph.steps.values()
+    assert hides.operation == without_columns.operation
+    assert (hides.inputs, computes.inputs) == ((kept.key,), (hides.key,))
+    assert less.verdicts[computes.key]["vu"]
+    vu.gate.order(vu.order(less.graph, user="less", **further))
 
 
 def test_hidden_columns_are_hidden_from_operations_at_home_too(vu: Vu) -> None:
