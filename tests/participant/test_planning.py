@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,11 +13,16 @@ from dataflow.errors import PlacementError, ScopeError
 from dataflow.execution.events import JobCreated, JobStarted, SiteLost, Stored, UnitReported
 from dataflow.execution.state import JobState, apply, begin
 from dataflow.graph.graph import of_dataset
+from dataflow.graph.operation import operation
+from dataflow.participant.owners import Asking
 from dataflow.participant.planning import plan_graph, plan_rest, with_relays
 from dataflow.placement.measurements import Band, Measurements, Pace, identity
+from dataflow.placement.plan import Plan
+from dataflow.policy.archetype import Wish
 from dataflow.sites import Link, Site, Topology
 from dataflow.stores import Store
 from dataflow.testing.strategies import centre, dataset, replica, spread, total
+from tests.policy.examples import ANNA, agreement, relation
 
 NAMES = ("ams", "delft", "uva")
 SLOW = tuple(
@@ -341,3 +347,62 @@ def test_a_later_plan_leaves_work_where_it_is_unless_that_pays() -> None:
 
     assert later(0.95) == {first}
     assert later(0.5) == {other}
+
+
+@operation(role="computeProvider", version="1", kind="opaque", output="scalar")
+def mean(rows: Any) -> Any:
+    return rows
+
+
+@pytest.mark.parametrize("rule", ["cheapest", "largest-input", "largest-intermediate", "random"])
+@pytest.mark.parametrize("objective", ["balanced", "time", "bytes"])
+@pytest.mark.parametrize("quantile", [None, 0.1, 0.9])
+def test_what_was_learned_opens_nothing_that_an_owner_closes(
+    rule: Any, objective: Any, quantile: float | None
+) -> None:
+    run = replace(dataset("run", 1000, site="ams"), kind="table")
+    graph = mean(of_dataset(run))
+    learned = Measurements(
+        paces={
+            identity(mean.operation): {
+                "delft": Pace(fixed=1000.0, per_byte=0.0),
+                "uva": Pace(fixed=0.01, per_byte=0.0),
+            }
+        }
+    )
+
+    def planned(*providers: str) -> Plan:
+        known = Snapshot(
+            datasets=(run,),
+            replicas={run.key: (replica(run.key, "ams", 8000),)},
+            topology=WORLD,
+            agreements=(
+                agreement(
+                    "ams",
+                    relation(datasets=("run",), compute_providers=providers),
+                    compute_providers=("*",),
+                ),
+            ),
+        )
+        asking = Asking(
+            user=ANNA, type="sqlDataRequest", wish=Wish(archetype="dataThroughTtp"), time=1.0
+        )
+        return plan_graph(
+            graph,
+            known,
+            learned,
+            asking=asking,
+            rule=rule,
+            objective=objective,
+            quantile=quantile,
+        )
+
+    (best,) = planned("*").assignments
+    assert objective == "bytes" or best.site == "uva", "it is what was learned"
+    plan = planned("delft")
+    (only,) = plan.assignments
+    assert only.site == "delft"
+    assert {t.target for t in plan.transfers} == {"delft"}
+    refused = {c.site: (c.rule, c.because) for c in only.candidates if not c.allowed}
+    assert refused["uva"][0] == "agreement"
+    assert "'uva' is no permitted compute provider; permitted is delft" in refused["uva"][1]
