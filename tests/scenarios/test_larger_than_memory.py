@@ -37,7 +37,7 @@ def test_ko15_larger_than_memory(three: Federation, tmp_path: Path) -> None:
     elements = 10**9  # 8 GB
     block = np.random.default_rng(15).standard_normal(10**6)
     path = three.data("vu") / f"values{elements}.zarr"
-    array = zarr.create_group(path).create_array(
+    array = zarr.create_group(path, overwrite=True).create_array(
         "values",
         shape=(elements,),
         dtype="float64",
