@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # uv takes seconds where pip takes minutes; pip does when uv cannot be had.
 INSTALL = install() { \
 	[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet uv || true; \
-	if [ -x $(BIN)/uv ] && $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python "$$@"; then return; fi; \
+	if [ -x $(BIN)/uv ] && $(BIN)/uv pip install --quiet --python $(BIN)/python "$$@"; then return; fi; \
 	echo "uv did not do it, trying pip"; \
 	$(BIN)/python -m pip install --quiet --upgrade pip && $(BIN)/python -m pip install --quiet "$$@"; \
 	}; install

@@ -41,7 +41,7 @@ for one in "$HOME/.local/bin/uv" "$HOME/.cargo/bin/uv"; do
 done
 if [ -n "$uv" ]; then
     "$uv" venv --quiet --allow-existing --python "$python" "$environment"
-    "$uv" pip install --quiet --compile-bytecode --python "$environment/bin/python" "$@" "$what"
+    "$uv" pip install --quiet --python "$environment/bin/python" "$@" "$what"
 elif command -v "python$python" >/dev/null; then
     "python$python" -m venv "$environment"
     "$environment/bin/python" -m pip install --quiet --disable-pip-version-check "$@" "$what"
