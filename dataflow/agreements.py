@@ -88,7 +88,7 @@ class Relation:
     anonymity, among
         Rows whose values in the columns ``among`` fewer than ``anonymity`` rows have (the k of
         k-anonymity) are left out before anybody else sees them; nor are fewer rows computed with.
-        Without ``among`` all columns count; 0 and 1 leave out nothing.
+        It needs ``among``, unless it is 0 or 1, which leave out nothing.
     origin
         ``file`` is replaced when the site file changes, ``agreed`` is kept then.
     """
@@ -239,7 +239,7 @@ def _clauses(relation: Relation) -> list[tuple[str, str]]:
 def _alike(relation: Relation) -> str:
     if relation.anonymity <= 1:
         return ""
-    return f"{relation.anonymity} rows in {', '.join(relation.among) or 'all columns'}"
+    return f"{relation.anonymity} rows in {', '.join(relation.among)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

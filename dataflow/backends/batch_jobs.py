@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dataflow.backends.cluster import ENVIRONMENT, IMPORTS
+from dataflow.backends.cluster import IMPORTS, environment
 from dataflow.config.backend_records import Batch, Sge
 
 #: Batch system → dask-jobqueue's class for it.
@@ -47,7 +48,9 @@ def job_options(
         Where its output goes, and where it runs.
     """
     imports = [word for module in IMPORTS for word in ("--preload", module)]
-    exports = [f"export {variable}={value}" for variable, value in ENVIRONMENT.items()]
+    exports = [
+        f"export {variable}={shlex.quote(value)}" for variable, value in environment().items()
+    ]
     options: dict[str, Any] = {
         "config_name": SECTION.format(system),
         "cores": threads,

@@ -26,21 +26,11 @@ BATCH_SECONDS = 0.001
 IMPORTS = ("dask.array", "pydantic", "dataflow.storage.results", "dataflow.execution.in_worker")
 
 #: How often Dask looks at itself. At its own pace (20, 10 and 100 ms) that takes 4 % of a processor in
-#: an agent and 3 % in each of its workers, all the time. Not the pace of its system monitor: a worker
-#: that is there before the first look of that is never taken in.
+#: an agent and 3 % in each of its workers, all the time.
 PACE = {
     "distributed.admin.tick.interval": "500ms",
     "distributed.worker.profile.interval": "100ms",
     "distributed.worker.memory.monitor-interval": "250ms",
-}
-
-#: Arrow's own allocator keeps what it freed, which Dask takes for memory in use.
-ENVIRONMENT = {
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-    **{
-        f"DASK_{name.upper().replace('.', '__').replace('-', '_')}": value
-        for name, value in PACE.items()
-    },
 }
 
 #: Who may fail how often is the driver's decision, which knows what a task means.
@@ -193,6 +183,21 @@ class ClusterBackend(ABC):
             await client.close()
         if cluster is not None:
             await cluster.close()
+
+
+def environment() -> dict[str, str]:
+    """What workers find in their environment, on whatever host: the pace is that of this process."""
+    import dask
+
+    _keep_pace()
+    return {
+        # Arrow's own allocator keeps what it freed, which Dask takes for memory in use.
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        **{
+            f"DASK_{name.upper().replace('.', '__').replace('-', '_')}": str(dask.config.get(name))
+            for name in PACE
+        },
+    }
 
 
 @cache

@@ -22,10 +22,10 @@ import structlog
 from dataflow.backends import manifests
 from dataflow.backends.base import Demand, Lease
 from dataflow.backends.cluster import (
-    ENVIRONMENT,
     IMPORTS,
     SCHEDULER_OPTIONS,
     ClusterBackend,
+    environment,
     own_security,
 )
 from dataflow.backends.drain import drain
@@ -53,7 +53,6 @@ CLOSE_WITHIN = manifests.GRACE + 10.0
 #: What Dask's own nanny would set, which is not there: one thread for each thread of ours, and
 #: memory that was freed is given back.
 _VARIABLES = {
-    **ENVIRONMENT,
     "MALLOC_TRIM_THRESHOLD_": "65536",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -344,7 +343,7 @@ class KubernetesBackend(ClusterBackend):
             threads=self.threads,
             memory=self.memory,
             imports=IMPORTS,
-            environment=_VARIABLES,
+            environment={**environment(), **_VARIABLES},
             owner=Owner(name=around.pod, uid=around.uid) if at_home else None,
         )
         job = await api.create(manifests.worker_job(spec, settings))

@@ -15,10 +15,10 @@ import structlog
 
 from dataflow.backends.base import Demand
 from dataflow.backends.cluster import (
-    ENVIRONMENT,
     IMPORTS,
     SCHEDULER_OPTIONS,
     ClusterBackend,
+    environment,
     own_security,
 )
 from dataflow.backends.wanted import refusal
@@ -120,7 +120,7 @@ class LocalBackend(ClusterBackend):
             dashboard_address=f"{_LOOPBACK}:0",
             local_directory=str(self.directory),
             preload=list(IMPORTS),
-            env=ENVIRONMENT,
+            env=environment(),
             silence_logs=logging.CRITICAL,
             scheduler_kwargs=SCHEDULER_OPTIONS,
         )

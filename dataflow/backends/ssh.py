@@ -24,10 +24,10 @@ import structlog
 
 from dataflow.backends.base import Demand, Lease
 from dataflow.backends.cluster import (
-    ENVIRONMENT,
     IMPORTS,
     SCHEDULER_OPTIONS,
     ClusterBackend,
+    environment,
     own_security,
 )
 from dataflow.backends.nanny import replace_worker
@@ -322,7 +322,7 @@ class SshBackend(ClusterBackend):
                 "memory": self.memory,
                 "scratch": self.settings.scratch,
                 "imports": IMPORTS,
-                "environment": ENVIRONMENT,
+                "environment": environment(),
                 "silence": SILENCE,
                 "tls": self._tls,
             }

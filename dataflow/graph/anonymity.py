@@ -21,7 +21,7 @@ NAME = "common-rows"
 def common_rows(table: Any, *, k: int, among: Sequence[str]) -> Any:
     """The rows whose values in the columns ``among`` at least ``k`` rows have, in their order.
 
-    A missing value is a value like any other. The whole table has to fit into a worker's memory.
+    An empty ``among`` stands for all columns. A missing value is a value like any other. The whole table has to fit into a worker's memory.
 
     Raises
     ------

@@ -11,7 +11,7 @@ import pytest
 
 from dataflow.backends.batch_jobs import CLASSES, clock, job_options
 from dataflow.backends.certificates import as_files, remove_files
-from dataflow.backends.cluster import ENVIRONMENT, own_security
+from dataflow.backends.cluster import environment, own_security
 from dataflow.backends.lent import import_jobqueue, words_of
 from dataflow.backends.make import make_backend
 from dataflow.config.backend_records import Batch, JobQueue, Sge
@@ -69,7 +69,7 @@ def test_grid_engine_is_told_all_and_nothing_else(tmp_path: Path) -> None:
         assert words in command
     assert "--local-directory $TMPDIR " in command
     assert "--preload dataflow.execution.in_worker" in command
-    exports = [f"export {name}={value}" for name, value in ENVIRONMENT.items()]
+    exports = [f"export {name}={value}" for name, value in environment().items()]
     assert "export ARROW_DEFAULT_MEMORY_POOL=system" in exports
     assert lines[-2 - len(exports) : -1] == [*exports, "module load python"]
 

@@ -6,51 +6,56 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
-from dataflow.backends.cluster import ENVIRONMENT, PACE
+from dataflow.backends.cluster import PACE
 
-LOOK = """
+IN_AGENT = """
 import json, sys
-import dask, distributed
+import dask
 dask.config.set(json.loads(sys.argv[1]))
 from dataflow.backends import cluster
-cluster._keep_pace()
-print(json.dumps({name: dask.config.get(name) for name in cluster.PACE}))
+variables = cluster.environment()
+print(json.dumps([{name: dask.config.get(name) for name in cluster.PACE}, variables]))
+"""
+
+#: What a worker on another host reads, whose Dask knows nothing of us.
+IN_WORKER = """
+import json, sys
+import dask, distributed
+print(json.dumps({name: dask.config.get(name) for name in json.loads(sys.argv[1])}))
 """
 
 
-def pace(said: dict[str, str], **environment: str) -> dict[str, str]:
+def ask(script: str, about: object, environment: dict[str, str]) -> Any:
     done = subprocess.run(
-        [sys.executable, "-c", LOOK, json.dumps(said)],
+        [sys.executable, "-c", script, json.dumps(about)],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=True,
     )
-    found: dict[str, str] = json.loads(done.stdout)
-    return found
+    return json.loads(done.stdout)
+
+
+def paces(said: dict[str, str], environment: dict[str, str] | None = None) -> Any:
+    """Of an agent, and of a worker of it on another host."""
+    here, variables = ask(IN_AGENT, said, environment or {})
+    return here, ask(IN_WORKER, list(PACE), variables)
 
 
 def test_it_is_ours() -> None:
-    assert pace({}) == PACE
+    assert paces({}) == (PACE, PACE)
 
 
 @pytest.mark.parametrize("name", list(PACE))
 def test_what_the_user_says_stays(name: str) -> None:
-    assert pace({name: "33ms"}) == {**PACE, name: "33ms"}
+    wanted = {**PACE, name: "33ms"}
+    assert paces({name: "33ms"}) == (wanted, wanted)
 
 
-def test_workers_of_other_hosts_are_told() -> None:
-    """Read by a Dask that does not know our module."""
-    look = "import dask, distributed, json, sys\n"
-    look += "print(json.dumps([dask.config.get(name) for name in json.loads(sys.argv[1])]))"
-    done = subprocess.run(
-        [sys.executable, "-c", look, json.dumps(list(PACE))],
-        env={**os.environ, **ENVIRONMENT},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(done.stdout) == list(PACE.values())
+def test_also_what_the_environment_says() -> None:
+    wanted = {**PACE, "distributed.admin.tick.interval": "33ms"}
+    assert paces({}, {"DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "33ms"}) == (wanted, wanted)
