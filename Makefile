@@ -28,7 +28,7 @@ INSTALL = install() { \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint pytest docs bench oidc-provider bed lab faults bed-down clean
+.PHONY: help demo notebooks test lint pytest docs bench oidc-provider bed lab faults bed-down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -67,6 +67,10 @@ oidc-provider: ## a real issuer of tokens, for its test (needs npm)
 bed: ## real sites on this machine (needs root)
 	hpc/testbed/bed-up --python "$$($(PYTHON) -c 'import sys; print(f"{sys.base_prefix}/bin/python3.{sys.version_info.minor}")')"
 
+notebooks: $(DEMO) ## JupyterLab over the example notebooks, to walk through them
+	@$(INSTALL) 'jupyterlab>=4.3'
+	$(BIN)/jupyter lab examples/notebooks/00_tutorial.ipynb
+
 lab: $(DEV) ## a person's story in a real JupyterLab, in headless Chromium; pictures in e2e-out/
 	DATAFLOW_E2E=1 E2E_PICTURES=e2e-out $(BIN)/python -m pytest tests/e2e $(ARGS)
 
@@ -98,5 +102,5 @@ $(DEV): pyproject.toml | $(VENV)/pyvenv.cfg
 
 $(DOCS): pyproject.toml | $(VENV)/pyvenv.cfg
 	@echo "installing into $(VENV), with what the documentation needs (first time, or pyproject.toml changed)"
-	@$(INSTALL) --editable '.[all]' --group docs
+	@$(INSTALL) --editable '.[all,demo]' --group docs
 	@touch $@

@@ -435,14 +435,14 @@ def register(
     if listing:
         if name is not None or variable is not None:
             raise typer.BadParameter("--name and --variable are for one dataset, not for --listing")
-        with session() as opened:
+        with session() as opened, tables.busy(f"reading what {url} names"):
             made = opened.register_all(url, site=site, tags=tags)
         if json:
             tables.documents(made)
         else:
             tables.table(["name", "site", "id"], [(d.name, d.site, d.id) for d in made])
         return
-    with session() as opened:
+    with session() as opened, tables.busy(f"reading {url}"):
         dataset = opened.register(url, name=name, tags=tags, variable=variable, site=site)
     if json:
         tables.documents(dataset)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.text import Text
 
-from dataflow.cli.tables import console
+from dataflow.cli.tables import busy, console
 
 if TYPE_CHECKING:
     from dataflow.session.doctor.checks import Check
@@ -29,7 +29,8 @@ def run(path: Path | None, *, json: bool) -> None:
     from dataflow.session.doctor.checks import document
     from dataflow.session.doctor.examine import examine
 
-    checks = examine(path)
+    with busy("examining"):
+        checks = examine(path)
     said = document(checks)
     if json:
         print(json_library.dumps(said, indent=2))

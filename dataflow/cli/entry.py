@@ -28,9 +28,12 @@ class Globals:
 
 def session() -> Session:
     """A session over the site file that was named."""
-    from dataflow.session import connect
+    from dataflow.cli import tables
 
-    return connect(Globals.sites)
+    with tables.busy("connecting"):
+        from dataflow.session import connect
+
+        return connect(Globals.sites)
 
 
 def site_file() -> Path | None:

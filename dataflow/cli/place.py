@@ -110,6 +110,7 @@ def plan(
     """Make a plan, print what it leads to, write it."""
     document = read(problem)
     _ready(_steps(document))
+    from dataflow.cli import tables
     from dataflow.placement.engine.interchange import read_problem, write_plan
     from dataflow.placement.engine.search import place
     from dataflow.placement.engine.warm import warm
@@ -119,7 +120,8 @@ def plan(
     warm()  # loading programs is not planning
     begun = time.perf_counter()
     clock = time.perf_counter if budget else None
-    placed = place(instance, wanted, seed=seed, budget=budget, clock=clock, prove=prove)
+    with tables.busy("looking for a better plan"):
+        placed = place(instance, wanted, seed=seed, budget=budget, clock=clock, prove=prove)
     seconds = time.perf_counter() - begun
     outcome, bounds = placed.outcome, placed.bounds
     figures = {
@@ -140,8 +142,6 @@ def plan(
         "engine_seconds": seconds,
     }
     if json:
-        from dataflow.cli import tables
-
         tables.documents(figures)
         return
     _show(figures, instance.steps)

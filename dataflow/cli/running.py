@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +43,8 @@ def plan(
 
     with session() as opened:
         graph = graph_of(source, opened, pairs(parameter))
-        made = opened.plan(graph, scope=scope, objective=objective)
+        with tables.busy("planning"):
+            made = opened.plan(graph, scope=scope, objective=objective)
     if json:
         tables.documents(made)
     else:
@@ -67,7 +67,8 @@ def run(
 
     with session() as opened:
         graph = graph_of(source, opened, pairs(parameter))
-        made = opened.plan(graph, scope=scope, objective=objective)
+        with tables.busy("planning"):
+            made = opened.plan(graph, scope=scope, objective=objective)
         job = opened.submit(made, tags=pairs(tag))
         if wait:
             _followed(job, quiet=json)
@@ -84,22 +85,11 @@ def run(
 
 
 def _followed(job: Job, *, quiet: bool) -> None:
-    from dataflow.cli import tables
-
-    view = job.view()
-    with tables.progress(view.total, "steps and copies", shown=not quiet) as step:
-        done = 0
-        try:
-            while not view.over:
-                with suppress(TimeoutError):
-                    job.wait(1.0, told=False)
-                view = job.view()
-                for _ in range(view.done - done):
-                    step(view.message)
-                done = max(done, view.done)
-        except KeyboardInterrupt:
-            print(f"job {job.id} goes on; `dataflow job {job.id}` shows it", file=sys.stderr)
-            raise typer.Exit(130) from None
+    try:
+        job.wait(told=False, progress=False if quiet else None)
+    except KeyboardInterrupt:
+        print(f"job {job.id} goes on; `dataflow job {job.id}` shows it", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def why(

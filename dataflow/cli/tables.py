@@ -88,10 +88,30 @@ def _cell(value: object) -> str:
     return escape(str(value))
 
 
+def _somebody_looks() -> bool:
+    from dataflow.config import read_settings
+
+    return sys.stderr.isatty() and read_settings().progress
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """A sign of life on stderr, where that is a terminal, with the seconds so far; gone afterwards."""
+    if not _somebody_looks():
+        yield
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as drawn:
+        drawn.add_task(escape(what), total=None)
+        yield
+
+
 @contextmanager
 def progress(total: int, what: str, *, shown: bool = True) -> Iterator[Callable[[str], None]]:
     """A bar on stderr, where that is a terminal; what it gives is called after each step."""
-    if not shown or not sys.stderr.isatty():
+    if not shown or not _somebody_looks():
         yield lambda said: None
         return
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -105,7 +125,7 @@ def progress(total: int, what: str, *, shown: bool = True) -> Iterator[Callable[
 @contextmanager
 def counted(what: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
     """The same where it turns out later how many there are; gets those that are done, and all."""
-    if not shown or not sys.stderr.isatty():
+    if not shown or not _somebody_looks():
         yield lambda done, total: None
         return
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from dataflow._quantities import format_seconds
 from dataflow.execution.events import Broke, Ended, Event, Progress, UnitReported, UnitStarted
 from dataflow.execution.state import JobState, apply, replay
 from dataflow.execution.units import part_of
@@ -23,6 +24,10 @@ class Left:
     seconds: float
     low: float
     high: float
+
+    def __str__(self) -> str:
+        low, high = format_seconds(self.low), format_seconds(self.high)
+        return f"about {format_seconds(self.seconds)} left ({low} to {high})"
 
 
 class Pace:

@@ -21,6 +21,28 @@ def part_of(plan: Plan, name: str) -> Part:
     return part or plan.comparison_by_id.get(name) or plan.release_by_id[name]
 
 
+def running(state: JobState) -> list[tuple[str, str]]:
+    """What runs now, and where."""
+    return [
+        described(state.plan, part_of(state.plan, name))
+        for name, unit in state.units.items()
+        if unit.status == "running"
+    ]
+
+
+def described(plan: Plan, part: Part) -> tuple[str, str]:
+    """What a unit does, and where, as people are told."""
+    if isinstance(part, Transfer):
+        return f"{plan.label(part.key)} moves", f"{part.source} → {part.target}"
+    if isinstance(part, Comparison):
+        return f"{plan.label(part.key)} is compared", f"{part.site}, {part.other}"
+    if isinstance(part, Release):
+        return f"{plan.label(part.key)} is given up", part.site
+    labels = [plan.label(key) for key in part.steps]
+    more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
+    return ", ".join(labels[:3]) + more, part.site
+
+
 def is_patient(plan: Plan, name: str) -> bool:
     """Whether a unit waits for its site as long as it takes."""
     transfer = plan.transfer_by_id.get(name)

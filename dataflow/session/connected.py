@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, Self, TypeVar
 
@@ -72,11 +72,13 @@ class Connected:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+    def _run(
+        self, work: Coroutine[Any, Any, T], *, meanwhile: Callable[[], None] | None = None
+    ) -> T:
         if self.closed:
             work.close()
             self._must_be_open()
-        return self._loop.run(work)
+        return self._loop.run(work, meanwhile=meanwhile)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         if self.closed:

@@ -15,12 +15,14 @@ from dataflow import _html
 from dataflow.datasets import Dataset
 from dataflow.errors import DataflowError, SiteUnreachable, from_document
 from dataflow.execution.events import Event, JobCreated, JobStatus, Stored, UnitReported
+from dataflow.execution.pace import Pace
 from dataflow.execution.replies import Reply
-from dataflow.execution.state import JobState, apply, begin, replay
+from dataflow.execution.state import JobState
 from dataflow.execution.view import JobView, view_of
 from dataflow.placement.plan import Plan
 from dataflow.session import crating
 from dataflow.session.attaching import how_to_come_back, in_notebook
+from dataflow.session.bars import bar
 from dataflow.session.listings import Ledger, Logs, Programs
 
 if TYPE_CHECKING:
@@ -55,8 +57,8 @@ class Job:
         self.id = id
         self._session = session
         self._known = known
-        self._state: JobState | None = None if created is None else begin(created)
-        self._seen = 0 if created is None else 1
+        self._pace = Pace()
+        self._pace.take([] if created is None else [created])
 
     # --- looking ---------------------------------------------------------------------------------
 
@@ -64,6 +66,10 @@ class Job:
         """How it stands now, by the word of its coordinator."""
         self._known = self._session._run(self._session._participant.job(self.id))
         return self._known
+
+    @property
+    def _state(self) -> JobState | None:
+        return self._pace.state
 
     @property
     def status(self) -> JobStatus:
@@ -146,8 +152,12 @@ class Job:
 
     # --- waiting ---------------------------------------------------------------------------------
 
-    def wait(self, timeout: float | None = None, *, told: bool = True) -> JobStatus:
+    def wait(
+        self, timeout: float | None = None, *, told: bool = True, progress: bool | None = None
+    ) -> JobStatus:
         """Wait for the end, good or bad; the status.
+
+        What takes more than a second shows a bar in notebooks and on terminals.
 
         Parameters
         ----------
@@ -155,6 +165,8 @@ class Job:
             Seconds; ``None`` for as long as it takes.
         told
             Whoever interrupts this is told how to come back.
+        progress
+            Whether there is a bar; by default as the setting ``progress`` says.
 
         Raises
         ------
@@ -165,7 +177,9 @@ class Job:
             job goes on when it is back.
         """
         try:
-            return self._session._run(self._wait(timeout))
+            wanted = self._session._settings.progress if progress is None else progress
+            with bar(self.id, self._pace, wanted=wanted) as show:
+                return self._session._run(self._wait(timeout), meanwhile=show)
         except KeyboardInterrupt:
             if told:
                 print(how_to_come_back(self.id))
@@ -198,7 +212,8 @@ class Job:
     async def _awaited(self) -> Any:
         self._session._must_be_open()
         try:
-            await self._session._loop.waited(self._wait(None))
+            with bar(self.id, self._pace, wanted=self._session._settings.progress) as show:
+                await self._session._loop.waited(self._wait(None), meanwhile=show)
         except (
             BaseException
         ) as error:  # an interrupted cell is cancelled, and so is a timeout's work
@@ -285,14 +300,8 @@ class Job:
     async def _follow(self, wait: float) -> None:
         """Take in the events since the last time; waits up to ``wait`` s for the first."""
         participant = self._session._participant
-        events = await participant.job_events(self.id, self._seen, wait)
-        if self._state is None and events:
-            self._state = replay(events)
-        else:
-            for event in events:
-                assert self._state is not None
-                self._state = apply(self._state, event)
-        self._seen += len(events)
+        events = await participant.job_events(self.id, self._pace.heard, wait)
+        self._pace.take(events)
         for event in events:
             if isinstance(event, UnitReported) and isinstance(event.report, Stored):
                 self._session._expect(event.report.replica)

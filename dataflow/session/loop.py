@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import wait
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+#: Seconds between two calls of what is called while something is waited for; nothing is called for
+#: what takes less than two of them.
+GLANCE_SECONDS = 0.5
 
 
 class LoopThread:
@@ -26,18 +31,37 @@ class LoopThread:
         # In this thread: the one that closes may be a notebook's, which runs a loop of its own.
         _finish(self._loop)
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run to the end and give what it gives; an interrupt stops it."""
+    def run(
+        self, work: Coroutine[Any, Any, T], *, meanwhile: Callable[[], None] | None = None
+    ) -> T:
+        """Run to the end and give what it gives; an interrupt stops it.
+
+        ``meanwhile`` is called in the thread that waits, again and again after the first second.
+        """
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
+            pause = 2 * GLANCE_SECONDS
+            while meanwhile is not None and not wait([future], pause).done:
+                meanwhile()
+                pause = GLANCE_SECONDS
             return future.result()
         except BaseException:
             future.cancel()
             raise
 
-    async def waited(self, work: Coroutine[Any, Any, T]) -> T:
+    async def waited(
+        self, work: Coroutine[Any, Any, T], *, meanwhile: Callable[[], None] | None = None
+    ) -> T:
         """The same for who has a loop of its own, which goes on; cancelling stops it."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        future = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        try:
+            pause = 2 * GLANCE_SECONDS
+            while meanwhile is not None and not (await asyncio.wait({future}, timeout=pause))[0]:
+                meanwhile()
+                pause = GLANCE_SECONDS
+            return await future
+        finally:
+            future.cancel()  # nothing, if it has ended
 
     def beside(self, work: Callable[[], None]) -> None:
         """Run something that blocks in a thread of its own; :meth:`close` waits for its end."""

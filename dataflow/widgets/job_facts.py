@@ -8,7 +8,7 @@ from dataflow._quantities import format_bytes, format_seconds
 from dataflow.errors import from_document
 from dataflow.execution.pace import Pace
 from dataflow.execution.state import JobState
-from dataflow.execution.units import part_of
+from dataflow.execution.units import described, part_of
 from dataflow.execution.view import ledger_of, view_of
 from dataflow.placement.layout import Scene, arrange
 from dataflow.placement.picture import describe
@@ -69,7 +69,7 @@ class JobFacts:
             "trace": str(from_document(state.error)) if state.error is not None else "",
             "took": format_seconds(elapsed) if state.started is not None else "",
             "predicted": format_seconds(state.plan.seconds),
-            "left": self._left(now),
+            "left": str(self.pace.left(now) or ""),
             "moved": format_bytes(sum(crossed.values())),
             "predicted_moved": format_bytes(predicted),
             "boxes": self._boxes(state),
@@ -77,13 +77,6 @@ class JobFacts:
             "rows": self._rows(state, end),
             "events": self.pace.heard,
         }
-
-    def _left(self, now: float) -> str:
-        left = self.pace.left(now)
-        if left is None:
-            return ""
-        low, high = format_seconds(left.low), format_seconds(left.high)
-        return f"about {format_seconds(left.seconds)} left ({low} to {high})"
 
     def _boxes(self, state: JobState) -> str:
         """A letter for each box of the picture, in its order."""
@@ -137,18 +130,7 @@ class JobFacts:
             took = self.pace.took(name, now)
             if unit.status == "waiting" and not unit.failures:
                 continue
-            if isinstance(part, Transfer):
-                what = f"{state.plan.label(part.key)} moves"
-                where = f"{part.source} → {part.target}"
-            elif isinstance(part, Comparison):
-                what = f"{state.plan.label(part.key)} is compared"
-                where = f"{part.site}, {part.other}"
-            elif isinstance(part, Release):
-                what, where = f"{state.plan.label(part.key)} is given up", part.site
-            else:
-                labels = [state.plan.label(key) for key in part.steps]
-                more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
-                what, where = ", ".join(labels[:3]) + more, part.site
+            what, where = described(state.plan, part)
             reached = self.pace.reached.get(name)
             how = unit.status
             if unit.status == "running" and reached is not None and reached.total:

@@ -59,7 +59,7 @@ def test_a_cell_that_is_run_again_finds_its_job(
     assert magic("") is None
     assert "%flow jobs" in capsys.readouterr().out
 
-    def interrupted(work: Any) -> None:
+    def interrupted(work: Any, **_: Any) -> None:
         work.close()
         raise KeyboardInterrupt
 

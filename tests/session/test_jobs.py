@@ -40,7 +40,7 @@ def no_questions(session: flow.Session, monkeypatch: pytest.MonkeyPatch) -> Iter
     me = threading.get_ident()
     connect = socket.socket.connect
 
-    def refused(*work: Any) -> NoReturn:
+    def refused(*work: Any, **_: Any) -> NoReturn:
         for one in work:
             if hasattr(one, "close"):
                 one.close()
