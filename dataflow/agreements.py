@@ -53,11 +53,16 @@ class Archetype:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Derived:
-    """What may become of results: kept after the job, copied to other sites, reused by others."""
+    """What may become of results: kept after the job, copied to other sites, reused by others.
+
+    ``outlive``: whoever asked for them may go on using them when the relation has ended, by its
+    ``valid_until``. Whoever takes the relation out of the agreement takes that back as well.
+    """
 
     keep: bool = True
     copy: bool = True
     reuse: bool = False
+    outlive: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +131,8 @@ def wrong_in(relation: Relation) -> str:
             return f"{name}: {getattr(relation, name)} is less than 0"
     if (relation.anonymity > 1) != bool(relation.among):
         return "anonymity: and among: go together: how many rows have to be alike, in which columns"
+    if relation.derived.outlive and not (relation.derived.keep and relation.derived.copy):
+        return "derived: results that may not be kept or copied cannot outlive the relation"
     if both := sorted(set(relation.among) & set(relation.hidden)):
         return f"among: nobody sees {both[0]!r}, so that it singles nobody out"
     return ""
@@ -215,6 +222,7 @@ def _clauses(relation: Relation) -> list[tuple[str, str]]:
             ("kept", derived.keep),
             ("copied", derived.copy),
             ("reused by others", derived.reuse),
+            ("used when this has ended", derived.outlive),
         )
         if not allowed
     ]

@@ -104,7 +104,8 @@ class Lineage:
 
     ``inputs`` are keys in the order of the operation's arguments; ``environment`` maps package
     names to versions at the site that ran it. ``origins`` are keys of the registered data that it
-    was made of, through all steps; ``rows`` those of them whose rows it still carries, each with
+    was made of, through all steps, and ``entered`` when that was at the latest (seconds since the
+    epoch) of those that came by way of earlier results only; ``rows`` those of them whose rows it still carries, each with
     the number of services, forced by its owner, that they have been through, and ``services`` which
     these are: another user's relation may force others. ``temporary``: an
     owner does not let it be kept after the job. ``unproven``: an owner gives it out only after a
@@ -121,6 +122,7 @@ class Lineage:
     plan: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     origins: tuple[str, ...] = ()
+    entered: Mapping[str, float] = field(default_factory=dict)
     rows: Mapping[str, int] = field(default_factory=dict)
     services: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     temporary: bool = False

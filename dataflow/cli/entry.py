@@ -33,7 +33,7 @@ def session() -> Session:
     with tables.busy("connecting"):
         from dataflow.session import connect
 
-        return connect(Globals.sites)
+        return connect(Globals.sites, prepare=False)
 
 
 def site_file() -> Path | None:

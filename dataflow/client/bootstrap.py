@@ -44,7 +44,9 @@ if [ -n "$uv" ]; then
     "$uv" pip install --quiet --python "$environment/bin/python" "$@" "$what"
 elif command -v "python$python" >/dev/null; then
     "python$python" -m venv "$environment"
-    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check "$@" "$what"
+    # Compiled as it is used, as with uv: all of it at once takes longer than all else here.
+    "$environment/bin/python" -m pip install \
+        --quiet --disable-pip-version-check --no-compile "$@" "$what"
 else
     echo "neither uv nor python$python is there" >&2
     exit 3

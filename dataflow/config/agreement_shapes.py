@@ -43,6 +43,7 @@ class DerivedShape(Shape):
     keep: bool = Derived().keep
     copy_: bool = Field(default=Derived().copy, alias="copy")
     reuse: bool = Derived().reuse
+    outlive: bool = Derived().outlive
 
 
 class RelationShape(Shape):
@@ -90,7 +91,10 @@ class RelationShape(Shape):
             anonymity=self.anonymity,
             among=tuple(self.among),
             derived=Derived(
-                keep=self.derived.keep, copy=self.derived.copy_, reuse=self.derived.reuse
+                keep=self.derived.keep,
+                copy=self.derived.copy_,
+                reuse=self.derived.reuse,
+                outlive=self.derived.outlive,
             ),
         )
 

@@ -52,11 +52,12 @@ class SegmentOrder:
     again attaches to the one that runs.
 
     ``inputs`` are replicas at the site, by key, and ``datasets`` says what they are; ``extents`` has
-    the shapes of absent arguments; ``seconds`` and ``memory`` (bytes) what the plan expects of a step. Every key in ``outputs`` is stored; those in ``results`` are
-    what the user asked for, and get the ``tags``. The code of each step must have been handed over
+    the shapes of absent arguments; ``seconds`` and ``memory`` (bytes) what the plan expects of a step.
+    Every key in ``outputs`` is stored; those in ``results`` are what the user asked for, and get the ``tags``. The code of each step must have been handed over
     before. ``originals`` are steps as the user built them of which some of ``steps`` are shares, and
-    how these were cut: they prove the keys, and nothing of them is run. ``origins``, ``rows`` and ``services`` say for each step what its result is made of, and whose
-    rows it carries (see :class:`~dataflow.datasets.Lineage`), ``temporary`` which results may not be kept,
+    how these were cut: they prove the keys, and nothing of them is run. ``origins``, ``entered``,
+    ``rows`` and ``services`` say for each step what its result is made of, and whose rows it carries
+    (see :class:`~dataflow.datasets.Lineage`), ``temporary`` which results may not be kept,
     ``floors`` how many rows each input of a step must have, ``guarded`` of which datasets with a floor the rows
     of an input are, ``unproven`` which results are not given out
     before they are reproduced; the site writes them itself. ``environment``: versions that workers
@@ -81,6 +82,7 @@ class SegmentOrder:
     request: Request = field(default_factory=Request)
     originals: tuple[Step, ...] = ()
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    entered: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     services: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     temporary: tuple[str, ...] = ()

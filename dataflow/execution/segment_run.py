@@ -447,6 +447,7 @@ class _Segment:
             plan=str(said.get("plan", "")),
             environment=said.get("environment", {}),
             origins=order.origins.get(manifest.key, ()),
+            entered=order.entered.get(manifest.key, {}),
             rows=order.rows.get(manifest.key, {}),
             services=order.services.get(manifest.key, {}),
             temporary=manifest.key in order.temporary,

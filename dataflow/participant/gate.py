@@ -9,20 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from dataflow.agreements import Agreement, Archetype, Request
 from dataflow.catalog.entries import replica_id
 from dataflow.catalog.records import Records
 from dataflow.datasets import Dataset, Replica
 from dataflow.errors import NotGranted, SiteRefused
-from dataflow.execution.events import CompareOrder, Errand, Order, ReleaseOrder, SegmentOrder
+from dataflow.execution.events import (
+    CompareOrder,
+    Errand,
+    Order,
+    ReleaseOrder,
+    SegmentOrder,
+    TransferOrder,
+)
 from dataflow.execution.invitation import NOTEBOOK, is_notebook
 from dataflow.graph import hiding
 from dataflow.graph.operation import Operation
 from dataflow.participant import flooring, proving
 from dataflow.participant.audit import Audit
 from dataflow.participant.owners import not_as_notebook
-from dataflow.policy.agreement import Asked, Denial, Grant
+from dataflow.policy.agreement import Asked, Denial, Grant, entered_at, outlives
 from dataflow.policy.archetype import SHIPPED
 from dataflow.policy.rights import (
     Right,
@@ -99,11 +107,11 @@ class Gate:
             for key, replica in order.inputs.items():
                 if minded:
                     self._must_be_ours(key, replica)
-            rows, made_of = self._inputs(order, minded)
+            rows, made_of, entered = self._inputs(order, minded)
             rights = self._rights(order.user, order.request, rows) if minded else {}
             rows = {key: self._under(key, found, rights) for key, found in rows.items()}
             self._check_steps(order, rows, rights)
-            kept = self._with_origins(order, rows, made_of, rights)
+            kept = self._with_origins(order, rows, made_of, entered, rights)
         except (NotGranted, SiteRefused) as error:
             self._write(order.user, "segment", order.id, str(error), order.job, allowed=False)
             raise
@@ -151,9 +159,35 @@ class Gate:
             keys = {*rows, *origins}
         for key in keys:
             denial = self._denied(key, asked)
-            if denial is not None:
+            if denial is not None and self._rests_on(order, key):
                 return denial
         return None
+
+    def _rests_on(self, order: SegmentOrder | TransferOrder, key: str) -> bool:
+        """Whether an order reads data themselves, or a result of them that ends with its relation."""
+        read = order.inputs if isinstance(order, SegmentOrder) else (order.key,)
+        results = 0
+        for one in read:
+            known = self._known(one)
+            rows, origins = _carried(one, known)
+            if key in rows or (key in origins and not self._outlives(key, known, order.user)):
+                return True
+            results += key in origins
+        return not results  # by way of what, nobody can say any more
+
+    def _outlives(self, key: str, known: Sequence[Dataset], user: str) -> bool:
+        """Whether results of a dataset are a user's for longer than the relation holds.
+
+        Where this site has a record of its own, what others say of the same does not count; where it has
+        not, all must say so.
+        """
+        results = [result for result in known if result.lineage is not None]
+        results = [result for result in results if result.site == self._site.name] or results
+        return bool(results) and any(
+            all(outlives(self._of(site), home, result, user) for result in results)
+            for site, homes in self._homes(key).items()
+            for home in homes
+        )
 
     def clause(self, order: SegmentOrder, key: str) -> str:
         """By which relation an order has data of an owner; the site alone if there is none now."""
@@ -218,6 +252,7 @@ class Gate:
         order: SegmentOrder,
         rows: Mapping[str, Rows],
         made_of: Mapping[str, frozenset[str]],
+        entered: Mapping[str, Mapping[str, float]],
         rights: Mapping[str, Sequence[Right]],
     ) -> SegmentOrder:
         readings = follow(order.steps, rows, rights)
@@ -230,11 +265,17 @@ class Gate:
             )
             raise NotGranted({self._site.name: text})
         found: dict[str, frozenset[str]] = dict(made_of)
+        since: dict[str, Mapping[str, float]] = dict(entered)
         for step in order.steps:
             found[step.key] = frozenset().union(*(found.get(k, frozenset()) for k in step.inputs))
+            since[step.key] = _latest(since.get(k, {}) for k in step.inputs)
         return replace(
             order,
             origins={step.key: tuple(sorted(found[step.key])) for step in order.steps},
+            entered={
+                step.key: {k: at for k, at in since[step.key].items() if at < inf}
+                for step in order.steps
+            },
             rows={k: reading.carries for k, reading in readings.items() if reading.carries},
             services={
                 k: words_of(reading.carries, rights)
@@ -291,19 +332,24 @@ class Gate:
 
     def _inputs(
         self, order: SegmentOrder, minded: bool
-    ) -> tuple[dict[str, Rows], dict[str, frozenset[str]]]:
-        """Rows that the inputs carry, and the registered data that they are made of."""
+    ) -> tuple[dict[str, Rows], dict[str, frozenset[str]], dict[str, dict[str, float]]]:
+        """Rows that the inputs carry, and the registered data that they are made of, and since when."""
         rows: dict[str, Rows] = {}
         made_of: dict[str, frozenset[str]] = {}
+        entered: dict[str, dict[str, float]] = {}
         for key in order.inputs:
             known = self._known(key) if minded else []
             if not known and not self._steward and key in order.datasets:
                 known = [order.datasets[key]]
             carried, origins = _carried(key, known)
             made_of[key] = origins
+            entered[key] = {
+                one: max((entered_at(d, one) for d in known if d.lineage is not None), default=inf)
+                for one in origins
+            }
             if carried:
                 rows[key] = carried
-        return rows, made_of
+        return rows, made_of, entered
 
     def _under(self, key: str, rows: Rows, rights: Mapping[str, Sequence[Right]]) -> Rows:
         """Rows of data as they count under these rights, whoever's had them made."""
@@ -369,6 +415,8 @@ class Gate:
             grants = found.grants
             if because and not proving.compares(reader.sites, found, known):
                 self._refuse(reader, replica, f"{self._site.name}: {because}")
+            if self._outlives(key, known, reader.user):
+                continue
             if found.denial is not None:
                 # What all may have is still for somebody: who is nobody is refused.
                 grants = self._reusing(replica.key, key) if reader.user else ()
@@ -492,6 +540,14 @@ def _carried(key: str, known: Sequence[Dataset]) -> tuple[Rows, frozenset[str]]:
         for source, applied in dataset.lineage.rows.items():
             rows[source] = min(rows.get(source, applied), applied)
     return rows, frozenset(origins)
+
+
+def _latest(several: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for one in several:
+        for key, moment in one.items():
+            found[key] = max(found.get(key, moment), moment)
+    return found
 
 
 def _flat(rights: Mapping[str, Sequence[Right]]) -> list[Right]:

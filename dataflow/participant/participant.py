@@ -103,6 +103,8 @@ class Participant:
         Seconds between two looks for news of the others.
     reaches
         Ways through login hosts, by address, that were begun before; closed here from now on.
+    prepare
+        Whether workers start at once, or when somebody wants one.
     """
 
     def __init__(
@@ -113,9 +115,10 @@ class Participant:
         clock: Callable[[], float] = time.time,
         period: float = 0.5,
         reaches: Mapping[str, SshReach] | None = None,
+        prepare: bool = True,
     ) -> None:
         self.federation = federation
-        self._clock, self._address = clock, address
+        self._clock, self._address, self._prepare = clock, address, prepare
         self._has_site = federation.site is not None
         self.site: Site = federation.site or Site(name=VISITOR, workers=0)
         self.name = self.site.name
@@ -305,13 +308,14 @@ class Participant:
         """Start the workers, and measure links after that: a busy machine looks like a slow road."""
         if self._address is not None:  # whoever had it started waits for a first answer
             await asyncio.sleep(FIRST_ANSWERS_SECONDS)
-        try:
-            await self._backend.start()
-        except Exception:  # told again, to whoever needs a worker
-            log.exception("workers_do_not_start", site=self.name)
-        await asyncio.to_thread(tidy_runs, self.state_dir / "runs")
-        # Or the first registration would wait for it.
-        await asyncio.to_thread(importlib.import_module, "dataflow.storage.probe")
+        if self._prepare:
+            try:
+                await self._backend.start()
+            except Exception:  # told again, to whoever needs a worker
+                log.exception("workers_do_not_start", site=self.name)
+            await asyncio.to_thread(tidy_runs, self.state_dir / "runs")
+            # Or the first registration would wait for it.
+            await asyncio.to_thread(importlib.import_module, "dataflow.storage.probe")
         await self._measuring.run()
 
     # --- the world ------------------------------------------------------------------------------

@@ -195,6 +195,24 @@ def holds_at(relation: Relation, time: float) -> bool:
     return begun and (relation.valid_until is None or time < relation.valid_until)
 
 
+def outlives(agreements: Sequence[Agreement], dataset: Dataset, result: Dataset, user: str) -> bool:
+    """Whether a relation let a user have a result of this dataset for longer than it holds itself."""
+    moment = entered_at(result, dataset.key)
+    return result.owner == user and any(
+        relation.derived.outlive
+        and is_for(agreement, relation, user)
+        and selects(relation.datasets, dataset)
+        and holds_at(relation, moment)
+        for agreement in governing(agreements, dataset)
+        for relation in agreement.relations
+    )
+
+
+def entered_at(result: Dataset, key: str) -> float:
+    """When a result, or what it was made of, was made of registered data themselves at the latest."""
+    return result.lineage.entered.get(key, result.created) if result.lineage else result.created
+
+
 def _has(words: Collection[str], word: str) -> bool:
     return ANY in words or word in words
 

@@ -36,7 +36,14 @@ class Connected:
     If it cannot be made, whoever made ``reaching`` closes that.
     """
 
-    def __init__(self, federation: Federation, settings: Settings, reaching: Reaching) -> None:
+    def __init__(
+        self,
+        federation: Federation,
+        settings: Settings,
+        reaching: Reaching,
+        *,
+        prepare: bool = True,
+    ) -> None:
         self.user = settings.user
         #: What all jobs of this session are tagged with.
         self.job_tags: dict[str, str] = {}
@@ -48,8 +55,8 @@ class Connected:
         self._expected: dict[Replica, None] = {}
         self.closed = False
         self._loop = reaching.loop
-        self._participant = self._run(_started(federation, settings, reaching))
-        if reaching.reaches:
+        self._participant = self._run(_started(federation, settings, reaching, prepare))
+        if reaching.reaches and prepare:
             # Before now it would have taken the processor from what we were waiting for.
             self._loop.beside(lambda: warm(lambda: self.closed))
         atexit.register(self.close)
@@ -131,8 +138,12 @@ class Connected:
             raise ConfigError("this session is closed; connect again")
 
 
-async def _started(federation: Federation, settings: Settings, reaching: Reaching) -> Participant:
-    participant = Participant(federation, period=settings.sync_period, reaches=reaching.reaches)
+async def _started(
+    federation: Federation, settings: Settings, reaching: Reaching, prepare: bool
+) -> Participant:
+    participant = Participant(
+        federation, period=settings.sync_period, reaches=reaching.reaches, prepare=prepare
+    )
     try:
         await participant.start()
         await participant.ways.open()

@@ -42,6 +42,7 @@ def connect(
     *,
     state: str | os.PathLike[str] | None = None,
     user: str | None = None,
+    prepare: bool = True,
 ) -> Session:
     """Connect to a federation, or make this machine a site of its own.
 
@@ -54,6 +55,9 @@ def connect(
         Directory for catalog and journal; default by the site file or ``DATAFLOW_STATE_DIR``.
     user
         In whose name; default the account's.
+    prepare
+        Get ready for work while the user thinks: import what plans want, start this machine's own
+        workers. Otherwise that is done when it is wanted, which suits short programs.
 
     In a notebook that runs at a site as part of a job (``papermill --engine dataflow``) none of
     this counts: the session is with the agent of that site, in the name of whoever sent the
@@ -94,7 +98,7 @@ def connect(
     reaching = Reaching(federation)
     reaching.begin()
     try:
-        session = _session(federation, settings or read_settings(), user, reaching)
+        session = _session(federation, settings or read_settings(), user, reaching, prepare)
     except BaseException:
         reaching.close()
         raise
@@ -106,13 +110,17 @@ def connect(
 
 
 def _session(
-    federation: Federation, settings: Settings, user: str | None, reaching: Reaching
+    federation: Federation,
+    settings: Settings,
+    user: str | None,
+    reaching: Reaching,
+    prepare: bool,
 ) -> Session:
     """What takes long to import, while agents are being started elsewhere."""
     from dataflow.session.session import Session
 
     settings = settings if user is None else replace(settings, user=user)
-    return Session(federation, settings, reaching)
+    return Session(federation, settings, reaching, prepare=prepare)
 
 
 def _quiet() -> None:

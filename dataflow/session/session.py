@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from dataflow.session import (
     naming,
     reading,
     registering,
+    rounds,
     trying,
     verifying,
 )
@@ -558,6 +559,68 @@ class Session(Connected):
         payloads = self._payloads.of(planned)
         self._run(submit(self._participant, created, payloads, coordinator))
         return Job(self, created.job, created)
+
+    def rounds(
+        self,
+        build: rounds.Build,
+        start: Graph | str,
+        clients: Sequence[str],
+        count: int,
+        *,
+        always: Sequence[str] = (),
+        check_every: int = 1,
+        each: Callable[[rounds.Round], None] | None = None,
+        tags: Mapping[str, str] | None = None,
+        **asked: Any,
+    ) -> rounds.Rounds:
+        """Change a state round after round by data of several owners, as federated learning does.
+
+        Each round is a job of its own, planned anew; its result is the state of the next. Owners are
+        asked as it goes: whose data may not be used is left out of the round, and used again when he
+        lets it. Waits until all rounds are made.
+
+        Parameters
+        ----------
+        build
+            Gets the state so far and the data of those who take part, by name; gives the graph whose one
+            result is the new state.
+        start
+            The state before the first round.
+        clients
+            Names of datasets of which some may be left out.
+        always
+            Names of datasets without which there is no round, such as those of whoever combines.
+        check_every
+            Owners are asked before each round (1), each second (2) …; 0: before the first alone. Their
+            sites refuse what has ended all the same: a round that meets that is made without them.
+        each
+            Is told of each round as it ends.
+        **asked
+            What else :meth:`plan` takes, such as ``request`` and ``scope``.
+
+        Returns
+        -------
+        Rounds
+            ``failed`` with the reason, if data that are always needed, or those of everybody, may not be used, or
+            if a job fails.
+
+        Notes
+        -----
+        The state carries what owners gave in earlier rounds. Where one of them goes, it may be used
+        further if his relation has ended (``valid_until``) and said ``derived: {outlive: true}``.
+        """
+        return rounds.run(
+            self,
+            build,
+            start,
+            clients,
+            count,
+            always=always,
+            check_every=check_every,
+            each=each,
+            tags=arguments.words(tags, "tags"),
+            asked=asked,
+        )
 
     def job(self, id: str) -> Job:
         """A job of any site, by id.

@@ -42,6 +42,11 @@ def mean(x: Any) -> Any:
     return x
 
 
+@operation(role="computeProvider", version="1")
+def both(x: Any, y: Any) -> Any:
+    return x
+
+
 class Vu:
     """The gate of one site over real records."""
 
@@ -49,7 +54,7 @@ class Vu:
         self.records = Records(directory / "catalog.db", "vu")
         self.audit = Audit(directory / "audit.jsonl", lambda: 1000.0)
         self.now = 1000.0
-        operations = [query.operation, mean.operation]
+        operations = [query.operation, mean.operation, both.operation]
         installed = {f"{o.name}@{o.version}": o for o in operations}
         self.gate = Gate(
             Site(name="vu", trust=trust), self.records, self.audit, lambda: self.now, installed
@@ -91,30 +96,32 @@ class Vu:
         }
         return SegmentOrder(**{**shipped, **fields})
 
-    def stored(self, graph: Graph, owner: str = ANNA) -> Replica:
+    def stored(self, graph: Graph, owner: str = ANNA, **fields: Any) -> Replica:
         """The result of an order that was let in, as the site writes it down."""
-        order = self.gate.order(self.order(graph))
+        order = self.gate.order(self.order(graph, **fields))
         assert isinstance(order, SegmentOrder)
         key = graph.outputs[0]
         dataset = Dataset(
-            id="result",
+            id=f"result {key}",
             name="mean",
             key=key,
             kind="table",
             extent=Extent(nbytes=10),
             site="vu",
             owner=owner,
+            created=self.now,
             lineage=Lineage(
                 operation="mean",
                 version="1",
                 kind="opaque",
                 inputs=(self.dataset.key,),
                 origins=order.origins.get(key, ()),
+                entered=order.entered.get(key, {}),
                 rows=order.rows.get(key, {}),
                 services=order.services.get(key, {}),
             ),
         )
-        replica = self.copy(dataset, "file:///result")
+        replica = self.copy(dataset, f"file:///{key}")
         self.records.add(dataset, replica)
         return replica
 
@@ -747,3 +754,79 @@ def test_a_proof_is_not_forgotten_when_the_result_is_met_again() -> None:
     other = replace(made, lineage=replace(lineage, job="j2"))
     assert proving.with_proofs([other], known.get) == [other], "made anew, and not compared yet"
     assert proving.with_proofs([made], {}.get) == [made]
+
+
+OUTLIVES = Derived(outlive=True)
+
+
+def test_results_outlive_a_relation_that_says_so(vu: Vu) -> None:
+    vu.agree(relation(valid_until=2000.0, derived=OUTLIVES))
+    replica = vu.stored(mean(vu.source))
+    vu.now = 2500.0
+    vu.gate.read(replica, Reader(user=ANNA))
+    vu.gate.read(replica, Reader(user=ANNA, sites=("lab",)))
+    for closed, reader in (
+        (replica, Reader(user="eve")),
+        (replica, Reader(user="")),
+        (vu.replica, Reader(user=ANNA, sites=("surf",), request=TTP)),
+    ):
+        with pytest.raises(NotGranted):
+            vu.gate.read(closed, reader)
+    vu.agree(relation(valid_until=2000.0))
+    with pytest.raises(NotGranted, match="no longer valid"):
+        vu.gate.read(replica, Reader(user=ANNA))
+    vu.agree(relation(valid_until=2000.0, derived=OUTLIVES))
+    vu.gate.read(replica, Reader(user=ANNA))
+    vu.agree()
+    with pytest.raises(NotGranted):
+        vu.gate.read(replica, Reader(user=ANNA))
+
+
+def test_what_is_made_of_what_outlives(vu: Vu) -> None:
+    """Rounds go on with what owners gave before they went, and with nothing else of theirs."""
+    vu.agree(relation(valid_until=2000.0, derived=OUTLIVES))
+    vu.now = 1500.0
+    first = mean(vu.source)
+    result = vu.stored(first)
+    (made,) = vu.records.snapshot().with_key(result.key)
+    again = mean(of_dataset(made))
+    inputs = {"inputs": {made.key: result}, "datasets": {made.key: made}}
+    vu.now = 2500.0
+    order = vu.gate.order(vu.order(again, **inputs))
+    assert isinstance(order, SegmentOrder)
+    assert order.entered == {again.outputs[0]: {vu.dataset.key: 1500.0}}
+    assert vu.gate.still(order) is None
+    later = vu.stored(again, **inputs)
+    vu.now = 3000.0
+    vu.gate.read(later, Reader(user=ANNA))
+    assert vu.gate.still(replace(order, user="eve")) is not None
+    # Somebody who may still use the data themselves makes of both what he may not have without them.
+    vu.agree(relation(derived=OUTLIVES))
+    two = {made.key: result, vu.dataset.key: vu.replica}
+    order = vu.gate.order(vu.order(both(of_dataset(made), vu.source), inputs=two))
+    assert isinstance(order, SegmentOrder)
+    assert not any(order.entered.values())
+    vu.agree(relation(valid_until=2000.0, derived=OUTLIVES))
+    assert vu.gate.still(order) is not None, "it reads the data themselves"
+
+
+def test_what_others_say_of_a_result_does_not_make_it_outlive(vu: Vu, tmp_path: Path) -> None:
+    vu.agree(
+        relation(valid_until=2000.0, derived=OUTLIVES),
+        relation(id="bob", users=("bob",)),
+    )
+    vu.now = 2500.0
+    graph = mean(vu.source)
+    replica = vu.stored(graph, owner="bob", user="bob")
+    (made,) = vu.records.snapshot().with_key(replica.key)
+    forged = replace(made, id="forged", site="evil", owner=ANNA, created=1500.0)
+    heard(vu, "evil", forged)
+    assert len(vu.records.snapshot().with_key(replica.key)) == 2
+    with pytest.raises(NotGranted):
+        vu.gate.read(replica, Reader(user=ANNA))
+    # Where the site has no record of its own, all that it has heard must say so.
+    vu.records.remove(made)
+    vu.gate.read(replica, Reader(user=ANNA))
+    heard(vu, "uva", replace(made, id="true", site="uva"))
+    with pytest.raises(NotGranted):
+        vu.gate.read(replica, Reader(user=ANNA))

@@ -71,7 +71,8 @@ RELATIONS = st.builds(
     forced=st.sampled_from([{}, {}, {}, {"sql": ("query",)}, {"*": ("query",)}]),
     hidden=st.sampled_from([(), (), (), ("name",)]),
     row_floor=st.sampled_from([0, 0, ROWS, ROWS + 1]),
-    derived=st.builds(Derived, copy=st.booleans(), reuse=st.booleans()),
+    derived=st.builds(Derived, copy=st.booleans(), reuse=st.booleans())
+    | st.builds(Derived, reuse=st.booleans(), outlive=st.just(True)),
 ).filter(lambda relation: bool(relation.users or relation.groups))
 AGREEMENTS = st.builds(
     Agreement,
@@ -83,6 +84,8 @@ AGREEMENTS = st.builds(
     compute_providers=st.sampled_from([("*",), ("*",), ("desk",)]),
     groups=st.sampled_from([{}, {"team": ("eve",)}]),
 )
+#: When the results were made that are asked for.
+MADE = 0.0
 REQUESTS = st.builds(
     lambda type, purpose, archetypes: Request(
         type=type, purpose=purpose, archetypes=dict(zip(HOMES, archetypes, strict=True))
@@ -178,6 +181,7 @@ def result_may_go(
         and (
             applies(a, r, reader.user, dataset, now)
             or (r.derived.reuse and applies(a, r, maker, dataset, now))
+            or (r.derived.outlive and reader.user == maker and applies(a, r, maker, dataset, MADE))
         )
         for a in found
         for r in a.relations
@@ -259,7 +263,9 @@ class Sites(RuleBasedStateMachine):
                     rows=rows,
                 )
                 key = f"{what}-{home}"
-                made = replace(data, id=key, name=key, key=key, lineage=lineage, owner="anna")
+                made = replace(
+                    data, id=key, name=key, key=key, lineage=lineage, owner="anna", created=MADE
+                )
                 records.append(replace(made, tags={}))
             self.places[home].records.add(*records)
             for holder in (home, "surf"):

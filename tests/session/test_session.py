@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import xarray as xr
 from hypothesis import given, settings
@@ -338,3 +339,17 @@ def test_chains_of_operations_equal_numpy(session: flow.Session, numbers: list[i
     for number in numbers:
         expected = (expected + number) * 2
     np.testing.assert_array_equal(session.submit(graph).result(60), expected)
+
+
+def test_nothing_is_started_that_nobody_wants(tmp_path: Path) -> None:
+    """Commands ask a question and go; workers are started for work."""
+    me = psutil.Process()
+    before = set(me.children(recursive=True))
+    np.save(tmp_path / "run.npy", np.arange(10.0))
+    with flow.connect(state=tmp_path / "state", prepare=False) as session:
+        session.register(tmp_path / "run.npy")
+        plan = session.plan(session["run"] + 1)
+        assert not session.jobs()
+        assert set(me.children(recursive=True)) <= before
+        np.testing.assert_array_equal(session.submit(plan).result(60), np.arange(10.0) + 1)
+        assert set(me.children(recursive=True)) - before
