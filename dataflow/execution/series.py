@@ -70,7 +70,8 @@ def quantile(values: Sequence[float], counts: Sequence[float], share: float) -> 
         if middle >= share:
             if middle <= place or value == before:
                 return value
-            return before + (value - before) * (share - place) / (middle - place)
+            between = before + (value - before) * (share - place) / (middle - place)
+            return min(between, value)  # rounding may come out above
         below, place, before = below + count, middle, value
     return before
 

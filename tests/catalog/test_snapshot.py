@@ -180,10 +180,10 @@ def test_empty() -> None:
 
 def test_unknown_among_very_many_is_quick() -> None:
     found = snapshot(*(dataset(f"measurement-{i}", id=f"{i:08x}") for i in range(20_000)))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UnknownDataset) as raised:
         found.resolve("measurment-77")
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3, "of this process, however busy the machine is"
     assert raised.value.similar
 
 
