@@ -11,9 +11,9 @@ import os
 import shutil
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import typer
-from click import Command, Context, Group
 
 from dataflow.cli.app import app
 
@@ -67,13 +67,14 @@ def module_tables() -> str:
     return "\n".join(lines)
 
 
-def command_texts(name: str, command: Command, parent: Context | None = None) -> list[str]:
+def command_texts(name: str, command: Any, parent: Any = None) -> list[str]:
     """A heading and the help text of a command and of those below it."""
-    context = Context(command, info_name=name, parent=parent, max_content_width=100)
+    context = command.make_context(
+        name, [], parent=parent, resilient_parsing=True, max_content_width=100
+    )
     lines = [f"## `{context.command_path}`", "", "```text", command.get_help(context), "```", ""]
-    if isinstance(command, Group):
-        for inner in command.list_commands(context):
-            lines += command_texts(inner, command.commands[inner], context)
+    for inner, below in getattr(command, "commands", {}).items():
+        lines += command_texts(inner, below, context)
     return lines
 
 
@@ -89,6 +90,8 @@ def notebooks() -> None:
 
 notebooks()
 (BUILD / "modules.md").write_text(module_tables())
-(BUILD / "commands.md").write_text("\n".join(command_texts("dataflow", typer.main.get_command(app))))
+(BUILD / "commands.md").write_text(
+    "\n".join(command_texts("dataflow", typer.main.get_command(app)))
+)
 # A site file of whoever builds this is none of the readers' business.
 os.environ.pop("DATAFLOW_SITE_FILE", None)

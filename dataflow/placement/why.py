@@ -169,7 +169,7 @@ def _flips(plan: Plan, assignment: Assignment, others: list[Candidate]) -> tuple
 
 def in_words(flip: Flip, label: Callable[[str], str]) -> str:
     """A flip point as a sentence."""
-    more = flip.at > flip.now
+    more = "more" if flip.at > flip.now else "less"
     if flip.fact == "bandwidth":
         what = f"the link {flip.about[0]} → {flip.about[1]} carried"
         than, now = format_rate(flip.at), format_rate(flip.now)
@@ -179,7 +179,11 @@ def in_words(flip: Flip, label: Callable[[str], str]) -> str:
     else:
         what = f"it took at {flip.about[0]}"
         than, now = format_seconds(flip.at), format_seconds(flip.now)
-    return f"{flip.site} would win if {what} {'more' if more else 'less'} than {than} (now {now})"
+    if than == now:  # nearer than their digits tell
+        share = abs(flip.at / flip.now - 1.0)
+        a_little = f"{100 * share:.2g} %" if share >= 0.0001 else "the least bit"
+        return f"{flip.site} would win if {what} {a_little} {more} than now ({now})"
+    return f"{flip.site} would win if {what} {more} than {than} (now {now})"
 
 
 _NO_MODEL = Model(

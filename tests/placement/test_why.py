@@ -18,7 +18,7 @@ from dataflow.placement.measurements import Measurements, Pace, identity
 from dataflow.placement.model import Fact, Model
 from dataflow.placement.plan import Plan
 from dataflow.placement.solve import solve
-from dataflow.placement.why import chosen
+from dataflow.placement.why import chosen, in_words
 from dataflow.policy.check import Verdict, check
 from dataflow.sites import Link, Site, Topology
 from dataflow.testing.strategies import World, centre, dataset, replica, worlds
@@ -188,3 +188,17 @@ def test_scores_are_compared_with_a_margin_for_rounding() -> None:
     assert not better((0.0, 1.0), (0.0, 1.0 + 1e-12))
     assert better((0.0, 5.0), (0.1, 1.0))
     assert replace(aim_of("time"), deadline=1.0).deadline == 1.0
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (0.0102, "2 % more than now (10 ms)"),
+        (0.00999, "0.1 % less than now (10 ms)"),
+        (0.01 * (1 + 1e-7), "the least bit more than now (10 ms)"),
+        (0.02, "more than 20 ms (now 10 ms)"),
+    ],
+)
+def test_a_flip_point_that_is_near_is_told_as_a_share(at: float, said: str) -> None:
+    flip = Flip(site="delft", fact="work", about=("amsterdam",), now=0.01, at=at)
+    assert in_words(flip, str) == f"delft would win if it took at amsterdam {said}"
