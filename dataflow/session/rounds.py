@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,9 @@ from dataflow.session.arguments import one_graph
 
 if TYPE_CHECKING:
     from dataflow.session.session import Session
+
+#: So long (s) the news of an agreement that a site follows already may take, and between two looks.
+NEWS_SECONDS, GLANCE_SECONDS = 10.0, 0.1
 
 #: Makes the graph of one round out of the state so far and the data of those who take part, by name.
 Build = Callable[[Graph, Mapping[str, Graph]], Graph]
@@ -106,7 +110,7 @@ def run(
             except NotGranted as error:
                 # A relation ended after its owner was asked, or he was not asked: once more without
                 # him, if that is whose it was.
-                reason = owners.reason if owners.ask() else str(error)
+                reason = owners.reason if owners.ask_until_it_is_heard() else str(error)
             except DataflowError as error:
                 reason = f"{error.kind}: {error}"
         if job and reached is not None:
@@ -147,6 +151,15 @@ class _Owners:
             if missing:
                 self.refused[name] = "; ".join(dict.fromkeys(missing.values()))
         return self.refused.keys() != before.keys()
+
+    def ask_until_it_is_heard(self) -> bool:
+        """The same after a site has refused: the news of that may still be on its way."""
+        limit = time.monotonic() + NEWS_SECONDS
+        while not self.ask():
+            if time.monotonic() > limit:
+                return False
+            time.sleep(GLANCE_SECONDS)
+        return True
 
     @property
     def present(self) -> dict[str, Graph]:
