@@ -1,4 +1,4 @@
-"""Having a Dask worker take nothing more on, while what it has begun goes on."""
+"""Having a Dask worker take nothing more on, while what it has begun goes on; and when it may go."""
 
 from __future__ import annotations
 
@@ -25,3 +25,12 @@ def drain(scheduler: Any, name: str) -> bool:
     scheduler.handle_worker_status_change(worker=worker, **change)
     scheduler.stream_comms[worker.address].send({"op": "worker-status-change", **change})
     return True
+
+
+def can_leave(scheduler: Any, name: str) -> bool:
+    """Whether there is somebody to take over the data of a worker that drains.
+
+    Else Dask would not retire it, and have it begin what stands in its queue.
+    """
+    worker = scheduler.workers.get(scheduler.aliases.get(name))
+    return worker is None or not worker.has_what or bool(scheduler.running - {worker})

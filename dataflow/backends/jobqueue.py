@@ -22,7 +22,7 @@ from dataflow.backends.base import Demand, Lease, LeaseStatus
 from dataflow.backends.batch_jobs import CLASSES, job_options
 from dataflow.backends.certificates import as_files, remove_files
 from dataflow.backends.cluster import SCHEDULER_OPTIONS, ClusterBackend, own_security
-from dataflow.backends.drain import drain
+from dataflow.backends.drain import can_leave, drain
 from dataflow.backends.lent import Lent, import_jobqueue, job_that_tells, patient
 from dataflow.backends.logs import KEPT, tidy_logs
 from dataflow.backends.nanny import replace_worker
@@ -314,6 +314,7 @@ class JobQueueBackend(ClusterBackend):
             for one in self._lent.values():
                 if one.works and one.began is not None and now - one.began > last:
                     self._drain(one, now)
+        drained: list[Lent] = []
         for one in list(self._lent.values()):
             if one.leaving is not None and now - one.leaving > GRACE:
                 await self._remove([one])
@@ -322,7 +323,9 @@ class JobQueueBackend(ClusterBackend):
             elif one.gone is not None and now - one.gone > AWAY:
                 await self._remove([one], "its worker did not come back")
             elif one.draining and one.works and one.quiet and now - one.quiet > EMPTY:
-                self._let_go([one], now)
+                drained.append(one)
+        scheduler = self._cluster.scheduler
+        self._let_go([one for one in drained if can_leave(scheduler, one.name)], now)
         useful = [one for one in self._lent.values() if one.useful]
         if not demands:
             await self._remove([one for one in self._lent.values() if one.stuck])

@@ -28,7 +28,7 @@ from dataflow.backends.cluster import (
     environment,
     own_security,
 )
-from dataflow.backends.drain import drain
+from dataflow.backends.drain import can_leave, drain
 from dataflow.backends.kubernetes_api import KubernetesApi
 from dataflow.backends.kubernetes_watch import Watched
 from dataflow.backends.kubernetes_workers import MOST_FAILED, Worker, Workers
@@ -309,7 +309,9 @@ class KubernetesBackend(ClusterBackend):
             if self._surplus is not None:
                 rested = self._workers.rested(self._surplus, now, self.settings.idle)
                 await self._let_go(rested[: useful - wanted], "had nothing to do")
-            await self._let_go(self._workers.drained(), "was near its deadline")
+            scheduler = self._cluster.scheduler
+            empty = [one for one in self._workers.drained() if can_leave(scheduler, one.name)]
+            await self._let_go(empty, "was near its deadline")
             for name in list(self._going):
                 await self._api.delete("jobs", name)
                 self._going.discard(name)

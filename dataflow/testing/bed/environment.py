@@ -64,13 +64,14 @@ def _facts(python: Path) -> tuple[str, str]:
 def _install(python: Path, target: Path) -> None:
     directory(DISK)
     directory(CHECKOUT)
-    uv = _uv()
+    uv = _uv(target)
     network = {
         name: value
         for name, value in os.environ.items()
         if name in _PROXIES or name.startswith(_SETTINGS)
     }
-    if not _runs(target / "bin" / "python"):
+    # Made with an uv that is not there any more, it has nothing to install with.
+    if uv is None or not _runs(target / "bin" / "python"):
         shutil.rmtree(target, ignore_errors=True)
         if uv is None:
             run(python, "-m", "venv", target, timeout=120)
@@ -79,14 +80,14 @@ def _install(python: Path, target: Path) -> None:
         else:
             words = ("venv", "--quiet", "--no-project", "--python", python, target)
             run(uv, *words, environment=network)
-    uv = uv or target / "bin" / "uv"
+    installer = uv or target / "bin" / "uv"
     # The path of the checkout inside hosts is recorded in the environment, wherever it is outside.
     script = 'mount --bind "$1" "$2"; shift 2; exec "$@"'
 
     def install(*more: str, check: bool = True) -> bool:
         done = run(
             *("unshare", "--mount", "sh", "-ec", script, "-", REPOSITORY, CHECKOUT),
-            *(uv or "uv", "pip", "install", "--quiet", "--compile-bytecode", *more),
+            *(str(installer), "pip", "install", "--quiet", "--compile-bytecode", *more),
             *("--python", target / "bin/python", "--editable", f"{CHECKOUT}[all]"),
             timeout=900,
             environment=network,
@@ -106,8 +107,9 @@ def _runs(python: Path) -> bool:
     return python.exists() and run(python, "-c", "", check=False).returncode == 0
 
 
-def _uv() -> Path | None:
+def _uv(target: Path) -> Path | None:
     places = [
+        target / "bin" / "uv",
         shutil.which("uv"),
         REPOSITORY / ".venv/bin/uv",
         Path(sys.executable).with_name("uv"),
