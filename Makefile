@@ -69,7 +69,7 @@ bed: ## real sites on this machine (needs root)
 
 notebooks: $(DEMO) ## JupyterLab over the example notebooks, to walk through them
 	@$(INSTALL) 'jupyterlab>=4.3'
-	$(BIN)/jupyter lab examples/notebooks/00_tutorial.ipynb
+	$(BIN)/jupyter lab examples/notebooks/00_tutorial.ipynb $(ARGS)
 
 lab: $(DEV) ## a person's story in a real JupyterLab, in headless Chromium; pictures in e2e-out/
 	DATAFLOW_E2E=1 E2E_PICTURES=e2e-out $(BIN)/python -m pytest tests/e2e $(ARGS)
