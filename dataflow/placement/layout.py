@@ -297,7 +297,16 @@ def _paths(scene: Scene) -> None:
         spots = [_along(arrow.path, t / 100) for t in (50, 42, 58, 34, 66, 26, 74, 20, 80)]
         spots += [(x, y + d) for x, y in spots[:5] for d in (-14, 14)]
         around = [(x - wide / 2, y - 8, x + wide / 2, y + 8) for x, y in spots]
-        overlaps = [sum(_overlap(area, other) for other in taken) for area in around]
+        left, top, right, bottom = (
+            pick(corner)
+            for pick, corner in zip((min, min, max, max), zip(*around, strict=True), strict=True)
+        )
+        near = [
+            one
+            for one in taken
+            if one[0] < right and one[2] > left and one[1] < bottom and one[3] > top
+        ]
+        overlaps = [sum(_overlap(area, other) for other in near) for area in around]
         best = min(range(len(spots)), key=lambda n: (overlaps[n], n))
         arrow.label_at = spots[best]
         taken.append(around[best])

@@ -6,6 +6,7 @@ than in JupyterLab.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -36,7 +37,8 @@ _PAGE = """
 <body style="margin:0;background:var(--jp-layout-color0);font-family:sans-serif"><div id="view"></div>
 """
 _MODEL = """
-async ({code, css, traits}) => {
+async ([code, css, text]) => {
+  const traits = JSON.parse(text);
   const style = document.createElement("style"); style.textContent = css; document.head.append(style);
   const heard = new Map();
   const all = (name) => heard.get(name) || heard.set(name, new Set()).get(name);
@@ -105,7 +107,8 @@ def show(page: Page, shown: Shown, *, theme: str = "light") -> None:
         [str(theme == "light").lower(), _THEMES[theme]],
     )
     code, css = shown._esm, shown._css
-    page.evaluate(_MODEL, {"code": code, "css": css, "traits": dict(known)})
+    # As text, as a kernel sends it: playwright takes longer over values than a page over all else.
+    page.evaluate(_MODEL, [code, css, json.dumps(known)])
     page.known = known  # type: ignore[attr-defined]
 
 
