@@ -96,7 +96,6 @@ class Wire:
         self._connections: set[_Connection] = set()
         self._accepted = self._lost = 0
         self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
         self._closed = False
         # Keeps the port ours while nobody listens on it: a cut link must refuse, not answer as
         # some other program that was given the number meanwhile.
@@ -254,22 +253,28 @@ class Wire:
 
     async def _listen(self) -> None:
         listener = _bound(self.port)
+        listener.setblocking(False)
         listener.listen(512)
         self._listener = listener
-        self._accepting = asyncio.create_task(self._accept(listener))
+        self._welcome(listener)
 
-    async def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                client, _ = await self._loop.sock_accept(listener)
-            except OSError:  # the client was gone already, or there are no descriptors left
-                await asyncio.sleep(0.05)
-                continue
-            client.setblocking(False)
-            self._accepted += 1
-            connection = _Connection(client)
-            self._connections.add(connection)
-            connection.task = asyncio.create_task(self._serve(connection))
+    def _welcome(self, listener: socket.socket) -> None:
+        if self._listener is listener:
+            self._loop.add_reader(listener, self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        # Not awaited: a wait that is cancelled just as somebody connects would lose the socket.
+        try:
+            client, _ = listener.accept()
+        except OSError:  # the client was gone already, or there are no descriptors left
+            self._loop.remove_reader(listener)
+            self._loop.call_later(0.05, self._welcome, listener)
+            return
+        client.setblocking(False)
+        self._accepted += 1
+        connection = _Connection(client)
+        self._connections.add(connection)
+        connection.task = self._loop.create_task(self._serve(connection))
 
     async def _serve(self, connection: _Connection) -> None:
         inward, outward = self._toward_server, self._toward_client
@@ -313,11 +318,8 @@ class Wire:
             return
         if mode != "refuse":
             raise ValueError(f"a link is cut by 'refuse' or 'blackhole', not {mode!r}")
-        if self._accepting is not None:
-            self._accepting.cancel()
-            await asyncio.gather(self._accepting, return_exceptions=True)
-            self._accepting = None
         if self._listener is not None:
+            self._loop.remove_reader(self._listener)
             self._listener.close()
             self._listener = None
         await self._drop()
@@ -329,10 +331,14 @@ class Wire:
             await self._listen()
 
     async def _drop(self) -> None:
-        tasks = [c.task for c in self._connections if c.task is not None]
+        dropped = [*self._connections]
+        tasks = [connection.task for connection in dropped if connection.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in dropped:  # also of a task that was ended before it began
+            connection.close()
+            self._connections.discard(connection)
 
 
 class _Lost(Exception):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import http.client
 import http.server
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -268,6 +271,30 @@ def test_reset_drops_once(server: Server) -> None:
             get(client, 10)
         with connect(wire) as again:
             assert get(again, 10) == 10
+
+
+@pytest.mark.filterwarnings("always::ResourceWarning")
+def test_a_connection_that_comes_as_the_link_is_cut_is_closed(server: Server) -> None:
+    done = threading.Event()
+
+    def knock() -> None:
+        while not done.is_set():
+            with contextlib.suppress(OSError), connect(wire):
+                pass
+
+    with Wire(server.address) as wire, warnings.catch_warnings(record=True) as told:
+        knocking = [threading.Thread(target=knock) for _ in range(3)]
+        for thread in knocking:
+            thread.start()
+        for _ in range(300):
+            wire.cut()
+            assert wire.connections == 0
+            wire.heal()
+        done.set()
+        for thread in knocking:
+            thread.join()
+        gc.collect()
+    assert not [str(warning.message) for warning in told]
 
 
 class Counting(http.server.BaseHTTPRequestHandler):
