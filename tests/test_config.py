@@ -149,6 +149,7 @@ def test_store_urls(written: str, meant: str) -> None:
             "{address: 'h:1', certificate: c.pem, key: /k.pem}",
             Listen(host="h", port=1, certificate=Path("/here/c.pem"), key=Path("/k.pem")),
         ),
+        ("{address: 'h:1', certificate: own}", Listen(host="h", port=1, own=True)),
     ],
 )
 def test_listen(written: str, meant: Listen) -> None:
@@ -261,6 +262,14 @@ RELATION = (
         ("site: {name: a}\nlisten: h:99999", "listen: 'h:99999' is neither"),
         ("site: {name: a}\nlisten: unix:/" + "x" * 120, "Unix socket has 1 to 107 bytes"),
         ("site: {name: a}\nlisten: {address: 'h:1', key: k}", "both a certificate and its key"),
+        (
+            "site: {name: a}\nlisten: {address: 'h:1', certificate: own, key: k}",
+            "certificate: own has a key of its own; leave key: out",
+        ),
+        (
+            "sites: [{name: a, address: 'http://h:1', certificate: c.pem}]",
+            "certificate: is for an address that begins with https://",
+        ),
         ("timeouts: {away_after: 5}", "timeouts.away_after: '5' has no unit: write '5 s'"),
         ("timeouts: {away_after: 0 s}", "timeouts: must be longer than nothing"),
         ("timeouts: {away_after: 9 s}", "timeouts: lost_after must not be shorter"),

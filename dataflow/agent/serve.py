@@ -11,8 +11,9 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import structlog
@@ -20,6 +21,7 @@ import uvicorn
 
 from dataflow.agent.app import create_app
 from dataflow.agent.auth import Authenticate, TokenFile, check_binding, make_token_file
+from dataflow.agent.certificates import Known, ShowsCertificate, ask_for, read_certificates
 from dataflow.agent.detached import ADDRESS_FILE, TOKEN_FILE
 from dataflow.agent.inside import guests_of
 from dataflow.agent.lean import UNUSED, without
@@ -42,6 +44,7 @@ async def serve(
     listen: Listen,
     state_dir: Path,
     authenticate: Authenticate | None = None,
+    certificates: Mapping[str, Path] | None = None,
     announce: Callable[[str], None] | None = None,
     idle: float | None = None,
 ) -> None:
@@ -60,6 +63,8 @@ async def serve(
         Gets the address file while the agent runs, and the token file.
     authenticate
         Who is let in; by default the token file in ``state_dir``, made if missing.
+    certificates
+        Of sites that are known by theirs: over TLS, their tokens are good only together with them.
     announce
         Told ``listening on <address>`` once requests are answered; by default it is printed.
     idle
@@ -68,10 +73,12 @@ async def serve(
     Raises
     ------
     ConfigError
-        If the address is taken, or may not be used.
+        If the address is taken, or may not be used, or a certificate cannot be read.
     """
+    encrypted = listen.socket is None and listen.certificate is not None
+    known = read_certificates(certificates or {}) if encrypted else {}
     if listen.socket is None:
-        check_binding(listen.host, encrypted=listen.certificate is not None)
+        check_binding(listen.host, encrypted=encrypted)
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     if authenticate is None:
         own_tokens(state_dir)
@@ -79,11 +86,12 @@ async def serve(
     with _listening(listen) as listening:
         address = _address(listening, listen)
         participant = participant_at(listen.public or address)
-        async with guests_of(participant, encrypted=listen.certificate is not None) as inside:
+        async with guests_of(participant, encrypted=encrypted) as inside:
             admits = authenticate if inside is None else inside.admits(authenticate)
+            admits = Known(admits, site, known) if known else admits
             with without(*UNUSED):
                 app = create_app(participant, admits)
-            server = _Server(_config(app, listen))
+            server = _Server(_config(app, listen, known))
             file = state_dir / ADDRESS_FILE
             server.when_ready = lambda: _ready(site, address, file, announce)
             try:
@@ -157,8 +165,11 @@ def server_of(app: object, listen: Listen | None = None) -> uvicorn.Server:
     return _Server(_config(app, listen or Listen()))
 
 
-def _config(app: object, listen: Listen) -> uvicorn.Config:
-    return uvicorn.Config(
+def _config(
+    app: object, listen: Listen, known: Mapping[str, bytes] | None = None
+) -> uvicorn.Config:
+    more: Any = {"http": ShowsCertificate} if known else {}
+    config = uvicorn.Config(
         app,  # type: ignore[arg-type]
         log_config=None,
         log_level=logging.WARNING,
@@ -170,7 +181,13 @@ def _config(app: object, listen: Listen) -> uvicorn.Config:
         timeout_graceful_shutdown=GRACE_SECONDS,
         ssl_certfile=listen.certificate,
         ssl_keyfile=listen.key,
+        **more,
     )
+    if known:
+        config.load()
+        assert config.ssl is not None
+        ask_for(config.ssl, known)
+    return config
 
 
 @contextlib.contextmanager

@@ -78,12 +78,47 @@ def run(
         serve(
             lambda address: Participant(federation, address),
             site=site.name,
-            listen=_listen(federation, host, port, socket),
+            listen=_with_pair(federation, _listen(federation, host, port, socket)),
             state_dir=federation.state,
             authenticate=authenticate,
+            certificates=federation.certificates,
             idle=idle,
         )
     )
+
+
+def show_certificate(config: Path, *, state: Path | None) -> None:
+    """Print where the certificate of a site's agent lies, and its fingerprint; make it if need be.
+
+    Raises
+    ------
+    ConfigError
+        If the site's agent has none, or it cannot be read.
+    """
+    from dataflow.client.pinned import fingerprint, read_certificate
+
+    federation = read_site_file(config)
+    if state is not None:
+        federation = replace(federation, state=state.absolute())
+    if federation.pair is None:
+        raise ConfigError(
+            "this file gives its agent no certificate; 'certificate: own' in listen: has it make one",
+            str(config),
+        )
+    _with_pair(federation, federation.listen or Listen())
+    certificate, _ = federation.pair
+    print(f"{certificate}\nSHA-256 {fingerprint(read_certificate(certificate))}", flush=True)
+
+
+def _with_pair(federation: Federation, listen: Listen) -> Listen:
+    """Where to listen, with the files of a certificate that is of the agent's own making."""
+    if not listen.own or listen.socket is not None or federation.pair is None:
+        return listen
+    from dataflow.agent.certificates import make_pair
+
+    certificate, key = federation.pair
+    make_pair(federation.me or "", certificate, key)
+    return replace(listen, certificate=certificate, key=key)
 
 
 def _signing_in(federation: Federation, site: str, plain: Authenticate | None) -> Authenticate:

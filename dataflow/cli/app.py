@@ -470,9 +470,17 @@ def agent(
         float | None,
         typer.Option(min=1, metavar="SECONDS", help="End when nobody wanted anything for so long."),
     ] = None,
+    certificate: Annotated[
+        bool,
+        typer.Option("--certificate", help="Only show its certificate, to be given to others."),
+    ] = False,
 ) -> None:
     """Serve a site until it is told to stop."""
-    from dataflow.cli.agent import run
+    from dataflow.cli.agent import run, show_certificate
+
+    if certificate:
+        show_certificate(config, state=state)
+        return
 
     run(
         config,

@@ -8,6 +8,7 @@ connections, for one event loop.
 from __future__ import annotations
 
 import base64
+import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
@@ -71,6 +72,8 @@ class AgentClient:
         In place of the network, for tests.
     reach
         The way there, if the address begins with ``ssh://``; it brings its own token.
+    tls
+        Who is talked to, if the address begins with ``https://``, instead of whom an authority knows.
     patience
         What is known of the time that its answers take, shared with others who ask there.
     there
@@ -86,6 +89,7 @@ class AgentClient:
         caller: str = "",
         transport: httpx2.AsyncBaseTransport | None = None,
         reach: SshReach | None = None,
+        tls: ssl.SSLContext | None = None,
         patience: Patience | None = None,
         there: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -100,6 +104,7 @@ class AgentClient:
             timeout=timeout,
             transport=transport,
             reach=reach,
+            tls=tls,
             patience=patience,
             there=there,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import ssl
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -21,6 +22,7 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx2
 
 from dataflow import tracing
+from dataflow.client.forward import Forward
 from dataflow.client.overheard import Overheard
 from dataflow.client.ssh import SshReach
 from dataflow.documents import from_json
@@ -71,6 +73,9 @@ class Connection:
         ``http://…``, ``https://…``, ``unix:///path``, or with ``reach`` ``ssh://…``.
     reach
         The way to an agent that is reached by SSH; its token is used then.
+    tls
+        Who is talked to, for ``https://…``; by default whoever has a certificate of the address by an
+        authority that this machine believes.
     token, timeout, transport, patience, there
         As for :class:`~dataflow.client.AgentClient`.
 
@@ -89,6 +94,7 @@ class Connection:
         timeout: float,
         transport: httpx2.AsyncBaseTransport | None = None,
         reach: SshReach | None = None,
+        tls: ssl.SSLContext | None = None,
         patience: Patience | None = None,
         there: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -105,6 +111,8 @@ class Connection:
         socket = f"/{unquote(parts.path).lstrip('/')}" if parts.scheme == "unix" else None
         self._reach = reach
         self._url = None if socket or reach is not None else self.address.rstrip("/")
+        self._tls = tls
+        self._forward = None if tls is None else Forward(self._dial)
         limits = httpx2.Limits(
             max_connections=None, max_keepalive_connections=32, keepalive_expiry=_IDLE_SECONDS
         )
@@ -113,13 +121,20 @@ class Connection:
             timeout=httpx2.Timeout(timeout, connect=CONNECT_SECONDS),
             trust_env=not (socket or reach is not None or is_loopback(parts.hostname)),
             limits=limits,
+            verify=True if tls is None else tls,
             transport=transport
             or (httpx2.AsyncHTTPTransport(uds=socket, limits=limits) if socket else None),
         )
 
     @property
     def url(self) -> str | None:
-        """What paths are added to; ``None`` for a Unix socket, or while SSH does not hold."""
+        """What libraries may add paths to; ``None`` for a Unix socket, or while SSH does not hold.
+
+        They would talk to anybody whom an authority knows. So where one certificate alone counts, it is
+        a port of ours that leads to its owner, from when we are :meth:`ready`.
+        """
+        if self._forward is not None:
+            return f"http://127.0.0.1:{self._forward.port}" if self._forward.port else None
         if self._reach is None:
             return self._url
         door = self._reach.door
@@ -128,6 +143,13 @@ class Connection:
     async def ready(self) -> None:
         """Connect by SSH, if that is the way; other ways are tried when they are used."""
         await self._base()
+        if self._forward is not None:
+            await self._forward.open()
+
+    async def _dial(self) -> tuple[Any, Any]:
+        parts = urlsplit(self.address)
+        async with asyncio.timeout(self.patience.stretched(CONNECT_SECONDS)):
+            return await asyncio.open_connection(parts.hostname, parts.port or 443, ssl=self._tls)
 
     async def _base(self) -> str:
         """What paths are added to, once the agent can be reached there."""
@@ -139,6 +161,8 @@ class Connection:
 
     async def close(self) -> None:
         await self._http.aclose()
+        if self._forward is not None:
+            await self._forward.close()
 
     def headers(self) -> dict[str, str]:
         """The header that shows the token."""
@@ -360,6 +384,10 @@ class Connection:
             self.patience.failed()
             return SiteUnreachable(self.name, f"no connection within {connect:g} s")
         text = str(error).strip() or type(error).__name__
+        if self._tls is not None and isinstance(
+            error, httpx2.RemoteProtocolError | httpx2.ReadError
+        ):  # most servers hang up without a word on a certificate that they do not know
+            text += "; perhaps it does not know the certificate of this site"
         return SiteUnreachable(self.name, f"{text} ({self.address})")
 
     def _check(self, response: httpx2.Response) -> None:

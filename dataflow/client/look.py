@@ -83,9 +83,12 @@ class Ask(Protocol):
 
 
 @asynccontextmanager
-async def looking(address: str, *, seconds: float) -> AsyncIterator[Ask]:
+async def looking(
+    address: str, *, seconds: float, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Ask]:
     """A way to ask ``http://…``, ``https://…`` or ``unix:///…``; each question has so many seconds.
 
+    With ``tls`` it says who may answer, instead of an authority that this machine believes.
     What is yielded raises :class:`NoAnswer`.
     """
     parts = urlsplit(address)
@@ -94,6 +97,7 @@ async def looking(address: str, *, seconds: float) -> AsyncIterator[Ask]:
     async with httpx2.AsyncClient(
         auth=_Nobody(),
         timeout=seconds,
+        verify=True if tls is None else tls,
         trust_env=not (socket or is_loopback(parts.hostname)),
         transport=httpx2.AsyncHTTPTransport(uds=socket) if socket else None,
     ) as client:

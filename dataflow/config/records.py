@@ -11,6 +11,9 @@ from dataflow.agreements import Agreement, Archetype
 from dataflow.sites import Link, Site
 from dataflow.stores import Store
 
+#: In the state directory: a pair that the agent has made.
+CERTIFICATE_FILE, KEY_FILE = "certificate.pem", "key.pem"
+
 BackendKind = Literal["local", "ssh", "sge", "kubernetes", "jobqueue"]
 
 
@@ -18,8 +21,9 @@ BackendKind = Literal["local", "ssh", "sge", "kubernetes", "jobqueue"]
 class Listen:
     """Where this site's agent answers: a Unix socket, or a host and a port (0: any free one).
 
-    ``public`` is the address to tell others, where it is not the one to listen on: of a proxy or
-    a tunnel in front of the agent.
+    With ``certificate`` and ``key`` it speaks TLS; with ``own`` it makes these two by itself, in the
+    state directory. ``public`` is the address to tell others, where it is not the one to listen on:
+    of a proxy or a tunnel in front of the agent.
     """
 
     host: str = "127.0.0.1"
@@ -27,6 +31,7 @@ class Listen:
     socket: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+    own: bool = False
     public: str | None = None
 
 
@@ -92,7 +97,8 @@ class PeerAddress:
 
     ``site`` is its name where the file gives one; one address is enough to learn the others.
     ``ssh`` is there if the address begins with ``ssh://``. ``only`` this address leads there from
-    here, whatever the agent says of itself.
+    here, whatever the agent says of itself. Whoever does not have the key of ``certificate`` is not
+    this agent.
     """
 
     address: str
@@ -100,6 +106,7 @@ class PeerAddress:
     site: str | None = None
     ssh: SshAccess | None = None
     only: bool = False
+    certificate: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +194,21 @@ class Federation:
     def site(self) -> Site | None:
         """The record of this process's own site."""
         return next((site for site in self.sites if site.name == self.me), None)
+
+    @property
+    def pair(self) -> tuple[Path, Path] | None:
+        """Files of the certificate and the key of this site's agent; ``None`` without TLS."""
+        listen = self.listen
+        if listen is not None and listen.own:
+            return self.state / CERTIFICATE_FILE, self.state / KEY_FILE
+        if listen is None or listen.certificate is None or listen.key is None:
+            return None
+        return listen.certificate, listen.key
+
+    @property
+    def certificates(self) -> Mapping[str, Path]:
+        """Sites that are known by their certificate, and the file of each."""
+        return {p.site: p.certificate for p in self.peers if p.site and p.certificate is not None}
 
     @property
     def views(self) -> tuple[Store, ...]:

@@ -190,6 +190,7 @@ class SiteShape(_Facts):
 
     address: Address | None = None
     credentials: Name | None = None
+    certificate: str | None = None
     ssh: SshShape | None = None
 
     @model_validator(mode="after")
@@ -200,6 +201,8 @@ class SiteShape(_Facts):
             raise ValueError("ssh: is for an address that begins with ssh://")
         if self.address is None and self.credentials is not None:
             raise ValueError("credentials: are for an address; give them to the store")
+        if self.certificate is not None and not (self.address or "").startswith("https:"):
+            raise ValueError("certificate: is for an address that begins with https://")
         return self
 
 
@@ -327,6 +330,10 @@ class PeerShape(Shape):
     credentials: Name | None = None
 
 
+#: In place of a file: the agent makes its certificate itself.
+OWN = "own"
+
+
 class ListenShape(Shape):
     """Where the agent answers."""
 
@@ -343,7 +350,10 @@ class ListenShape(Shape):
         ValueError
             If the address is none.
         """
-        if (self.certificate is None) != (self.key is None):
+        own = self.certificate == OWN
+        if own and self.key is not None:
+            raise ValueError(f"certificate: {OWN} has a key of its own; leave key: out")
+        if not own and (self.certificate is None) != (self.key is None):
             raise ValueError("TLS needs both a certificate and its key")
         if self.address.startswith("unix:"):
             told = re.sub(r"^unix:(//(?=/))?", "", self.address)
@@ -360,7 +370,10 @@ class ListenShape(Shape):
         return Listen(
             host=match[1] or match[2],
             port=int(match[3]),
-            certificate=resolved(self.certificate, directory) if self.certificate else None,
+            certificate=(
+                resolved(self.certificate, directory) if self.certificate and not own else None
+            ),
+            own=own,
             key=resolved(self.key, directory) if self.key else None,
             public=self.public,
         )

@@ -287,6 +287,9 @@ def _records(marked: Marked, document: shapes.SiteFile, directory: Path, file: s
             credentials=site.credentials,
             site=site.name,
             ssh=_ssh(site, directory),
+            certificate=(
+                shapes.resolved(site.certificate, directory) if site.certificate else None
+            ),
         )
         for site in document.sites
         if site.address is not None

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from dataflow.client import AgentClient
+from dataflow.client.pinned import pinned_tls, shown
 from dataflow.client.reaches import reaching
 from dataflow.client.ssh import SshReach
 from dataflow.config import Federation
@@ -27,7 +28,8 @@ class Ways:
 
     A token is shown only at an address for which this participant's own site file, its own
     credentials file or its administrator names it. What other sites say may bring us to an
-    address, never make us show a token there.
+    address, never make us show a token there. Nor to an address at which somebody else answers for a site
+    that is known by its certificate.
 
     Parameters
     ----------
@@ -41,6 +43,11 @@ class Ways:
         Seconds since a site answered us last, whatever it was asked.
     reaches
         Ways through login hosts that were begun before; see :func:`~dataflow.client.reaches.reaching`.
+
+    Raises
+    ------
+    ConfigError
+        If a certificate that the site file names cannot be read.
     """
 
     def __init__(
@@ -55,7 +62,9 @@ class Ways:
         self._named = {peer.address.rstrip("/"): peer.credentials for peer in federation.peers}
         self._by_site = {peer.site: peer.address for peer in federation.peers if peer.site}
         self._ssh = dict(reaching(federation) if reaches is None else reaches)
-        self._only = {peer.site for peer in federation.peers if peer.only}
+        pinned = {p.address.rstrip("/"): p.certificate for p in federation.peers if p.certificate}
+        self._tls = {at: pinned_tls(file, shown(federation)) for at, file in pinned.items()}
+        self._only = {p.site for p in federation.peers if p.only or p.certificate is not None}
         self._clients: dict[tuple[str, str], AgentClient] = {}
         self._patience: dict[str, Patience] = {}
 
@@ -119,6 +128,7 @@ class Ways:
                 token,
                 caller=self._caller,
                 reach=reach,
+                tls=self._tls.get(address),
                 patience=patience,
                 there=lambda: patience.is_there(monotonic(), silent=self._silent(site)),
             )

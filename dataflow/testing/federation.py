@@ -32,10 +32,14 @@ from itertools import permutations
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import psutil
 import yaml
 
+from dataflow.agent.certificates import make_pair
+from dataflow.client.pinned import pinned_tls
+from dataflow.config.records import CERTIFICATE_FILE, KEY_FILE
 from dataflow.testing.wire import Crossed, Wire
 
 if TYPE_CHECKING:
@@ -84,6 +88,8 @@ class Federation:
     users
         People with a token at every site, and their role there; :meth:`sites_file_of` gives the
         file that each of them would have.
+    tls
+        Agents speak TLS, and everybody knows everybody's certificate.
     rate
         Bytes per second over each wire, from the start.
     ready_within
@@ -105,6 +111,7 @@ class Federation:
         knows: Mapping[str, Sequence[str]] | None = None,
         users: Mapping[str, str] | None = None,
         credentials: Mapping[str, Mapping[str, str]] | None = None,
+        tls: bool = False,
         rate: float | None = None,
         ready_within: float = 20.0,
     ) -> None:
@@ -117,6 +124,7 @@ class Federation:
         self._knows = dict(knows or {})
         self._users = dict(users or {})
         self._secrets = dict(credentials or {})
+        self._tls = tls
         self._rate = rate
         self._ready_within = ready_within
         self._id = secrets.token_hex(8)
@@ -159,7 +167,14 @@ class Federation:
 
     def address(self, site: str) -> str:
         """URL under which everybody reaches the site."""
-        return self.wires[site].url if self._with_wires else self._addresses[site]
+        scheme = urlsplit(self._addresses[site]).scheme
+        return (
+            f"{scheme}://{self.wires[site].address}" if self._with_wires else self._addresses[site]
+        )
+
+    def certificate(self, site: str) -> Path:
+        """What the agent shows; with ``tls``."""
+        return self.root(site) / "state" / CERTIFICATE_FILE
 
     def token(self, who: str) -> str:
         """The token that a user, or a site, shows everywhere."""
@@ -347,7 +362,10 @@ class Federation:
     def _prepare(self, site: str) -> None:
         for folder in (self.data(site), self.results(site), self.root(site) / "state"):
             folder.mkdir(parents=True, exist_ok=True)
-        self._addresses[site] = f"http://127.0.0.1:{_free_port()}"
+        self._addresses[site] = f"{'https' if self._tls else 'http'}://127.0.0.1:{_free_port()}"
+        if self._tls:
+            certificate = self.certificate(site)
+            make_pair(site, certificate, certificate.with_name(KEY_FILE))
         if self._with_wires:
             self.wires[site] = Wire(self._addresses[site])
             self.wires[site].rate = self._rate
@@ -380,7 +398,12 @@ class Federation:
 
     def _site_entry(self, site: str, user: str = "") -> dict[str, Any]:
         name = user or site
-        return {"name": site, "address": self.address(site), "credentials": f"{name}-token"}
+        return {
+            "name": site,
+            "address": self.address(site),
+            "credentials": f"{name}-token",
+            **({"certificate": str(self.certificate(site))} if self._tls else {}),
+        }
 
     def _site_document(self, site: str) -> dict[str, Any]:
         settings = self.settings[site]
@@ -395,7 +418,8 @@ class Federation:
                 **settings.more,
             },
             "listen": {
-                "address": self._addresses[site].removeprefix("http://"),
+                "address": urlsplit(self._addresses[site]).netloc,
+                **({"certificate": "own"} if self._tls else {}),
                 "public": self.address(site),
             },
             "state": "./state",
@@ -458,11 +482,12 @@ class Federation:
         limit = time.monotonic() + self._ready_within
         for site in self.sites:
             headers = {"authorization": f"Bearer {self._tokens[site]}"}
+            verify = pinned_tls(self.certificate(site)) if self._tls else True
             known = self._knows.get(site, [other for other in self.sites if other != site])
             wanted = {f"{other}>{site}" for other in known if other in self.settings}
             while wanted and time.monotonic() < limit:
                 url = f"{self._addresses[site]}/v1/records"
-                answer = httpx2.get(url, headers=headers, timeout=60.0)
+                answer = httpx2.get(url, headers=headers, timeout=60.0, verify=verify)
                 rows = answer.json()["rows"]
                 if wanted <= {row["id"] for row in rows if row["kind"] == "link"}:
                     break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -269,6 +270,25 @@ def test_wrong_usage(
 ) -> None:
     assert run(monkeypatch, *arguments)[0] == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_certificate_of_an_agent_is_made_once_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "site.yaml"
+    file.write_text("site: {name: a}\nlisten: {address: 'h:1', certificate: own}\nstate: s\n")
+    command = ("agent", "--config", str(file), "--certificate")
+    assert run(monkeypatch, *command)[0] == 0
+    shown = capsys.readouterr().out
+    path, digest = shown.splitlines()
+    assert path == str(tmp_path / "s" / "certificate.pem")
+    assert re.fullmatch("SHA-256 ([0-9A-F]{2}:){31}[0-9A-F]{2}", digest)
+    assert run(monkeypatch, *command)[0] == 0
+    assert capsys.readouterr().out == shown
+
+    file.write_text("site: {name: a}\nlisten: 'h:1'\n")
+    assert run(monkeypatch, *command)[0] == 2
+    assert "certificate: own" in capsys.readouterr().err
 
 
 def test_an_agent_without_a_file_or_a_site(

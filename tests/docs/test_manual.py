@@ -117,7 +117,7 @@ def test_files_and_commands(
         if block.kind == "file":
             file = Path(block.rest)
             file.write_text(typed(block.text))
-            if file.name in ("site.yaml", "sites.yaml"):
+            if file.name in ("site.yaml", "sites.yaml", "surf.yaml"):
                 _reads(file)
             else:
                 assert yaml.safe_load(block.text)

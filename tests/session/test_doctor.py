@@ -306,6 +306,39 @@ def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
     assert "certificate" in check.advice
 
 
+def test_a_site_that_is_known_by_its_certificate(tmp_path: Path) -> None:
+    given, other = tmp_path / "given", tmp_path / "other"
+    given.mkdir()
+    other.mkdir()
+    pair = write_certificate(given, days=90)
+    for name, certificate in (("right", pair[0]), ("wrong", write_certificate(other, days=90)[0])):
+        with serving({"/v1/health": HEALTH, "/v1/site": OLD}, tls=pair) as address:
+            there = address.replace("http://", "https://")
+            site = {"name": "old", "address": there, "certificate": str(certificate)}
+            checks = examine(write(tmp_path / "sites.yaml", {"sites": [site]}))
+        found = of(checks, "site old")
+        assert found["certificate"].status == "ok", "the file is well"
+        if name == "right":
+            assert found["reach"].status == "ok"
+        else:
+            assert wrong(checks) == ["site old: reach"]
+            assert "must have the key of the file" in found["reach"].advice
+
+
+def test_the_file_of_a_certificate_that_is_missing(tmp_path: Path) -> None:
+    site = {"name": "old", "address": "https://127.0.0.1:1", "certificate": "none.pem"}
+    checks = examine(write(tmp_path / "sites.yaml", {"sites": [site]}))
+    assert wrong(checks) == ["site old: certificate"]
+    assert str(tmp_path / "none.pem") in of(checks, "site old")["certificate"].said
+
+
+def test_a_certificate_that_the_agent_will_make(tmp_path: Path) -> None:
+    listen = {"address": "127.0.0.1:0", "certificate": "own"}
+    file = {"site": {"name": "lab"}, "listen": listen, "state": str(tmp_path / "state")}
+    check = of(examine(write(tmp_path / "site.yaml", file)), "site lab (own)")["certificate"]
+    assert (check.status, "is made when the agent starts" in check.said) == ("ok", True)
+
+
 @pytest.mark.parametrize(("days", "status"), [(90.0, "ok"), (5.0, "warning"), (-5.0, "failed")])
 def test_our_own_certificate(tmp_path: Path, days: float, status: str) -> None:
     certificate, key = write_certificate(tmp_path, days=days)

@@ -6,7 +6,9 @@ import asyncio
 import os
 import stat
 from collections.abc import Iterable
+from pathlib import Path
 
+from dataflow.client.pinned import shown
 from dataflow.config import Federation, read_settings, read_site_file, state_directory
 from dataflow.config.records import PeerAddress
 from dataflow.errors import ConfigError, DataflowError
@@ -84,7 +86,7 @@ async def _examine(path: str | os.PathLike[str] | None) -> tuple[Check, ...]:
         ),
         examine_workers(federation),
         *(_store(store, mine) for store in federation.stores),
-        *(_site(other) for other in federation.peers),
+        *(_site(other, shown(federation)) for other in federation.peers),
     )
     return without((*checks, *(check for part in parts for check in part)), _secrets(federation))
 
@@ -96,11 +98,11 @@ def _store(store: Store, mine: str | None) -> asyncio.Future[list[Check]]:
     )
 
 
-def _site(other: PeerAddress) -> asyncio.Future[list[Check]]:
+def _site(other: PeerAddress, pair: tuple[Path, Path] | None) -> asyncio.Future[list[Check]]:
     return asyncio.ensure_future(
         bounded(
             f"site {other.site or other.address}",
-            lambda notes: examine_site(other, notes),
+            lambda notes: examine_site(other, notes, pair),
             seconds=SITE_SECONDS if other.ssh is None else 2 * SSH_SECONDS,
         )
     )

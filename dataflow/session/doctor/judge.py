@@ -86,8 +86,14 @@ def agreement(ours: Mapping[str, str], theirs: Mapping[str, str], site: str) -> 
     return warning(f"some versions differ\n{table}", "make them the same if results surprise you")
 
 
-def no_answer(step: Step, reason: str, address: str) -> Finding:
-    """Nothing came back from an address."""
+def no_answer(step: Step, reason: str, address: str, *, pinned: bool = False) -> Finding:
+    """Nothing came back from an address; ``pinned``: one certificate alone is believed there."""
+    if step == "tls" and pinned:
+        return failed(
+            f"TLS: {reason}",
+            "who answers must have the key of the file in certificate: (ask its owner for the output of "
+            "dataflow agent --certificate), and may have to know our certificate",
+        )
     if step == "tls":
         return failed(
             f"TLS: {reason}",

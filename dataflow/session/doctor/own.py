@@ -49,9 +49,10 @@ async def examine_own(federation: Federation, notes: Notes) -> None:
         notes.end(await _socket(listen.socket, federation.me))
     else:
         notes.end(await _port(listen, federation.me))
-    if listen is not None and listen.certificate is not None:
+    if federation.pair is not None:
+        pair, own = federation.pair, listen is not None and listen.own
         notes.begin("certificate")
-        notes.end(await in_thread(lambda: _certificate(listen)))
+        notes.end(await in_thread(lambda: _certificate(*pair, own=own)))
 
 
 def _state(path: Path) -> Finding:
@@ -101,7 +102,7 @@ async def _port(listen: Listen, site: str) -> Finding:
         await in_thread(lambda: _bind(listen))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            scheme = "https" if listen.certificate else "http"
+            scheme = "https" if listen.certificate or listen.own else "http"
             host = f"[{listen.host}]" if ":" in listen.host else listen.host
             said = f"{shown} is taken, by something that is no agent"
             advice = "end that program, or name another port in listen:"
@@ -143,21 +144,22 @@ async def _who(address: str, site: str) -> Finding | None:
     return failed(f"the agent of {words[0]} answers at {address}", advice)
 
 
-def _certificate(listen: Listen) -> Finding:
+def _certificate(certificate: Path, key: Path, *, own: bool) -> Finding:
     from cryptography.x509 import load_pem_x509_certificate
 
-    assert listen.certificate is not None
+    if own and not certificate.exists() and not key.exists():
+        return ok(f"{certificate} is made when the agent starts")
     advice = "mend certificate: and key: in listen:"
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         # A password would be asked for at the terminal.
-        context.load_cert_chain(listen.certificate, listen.key, password="")
-        found = load_pem_x509_certificate(listen.certificate.read_bytes())
+        context.load_cert_chain(certificate, key, password="")
+        found = load_pem_x509_certificate(certificate.read_bytes())
     except (OSError, ValueError) as error:
-        return failed(f"{listen.certificate}: {error}", advice)
+        return failed(f"{certificate}: {error}", advice)
     days = (found.not_valid_after_utc.timestamp() - time.time()) / 86_400
     if days < 0:
-        return failed(f"{listen.certificate} is no longer valid", "renew it")
+        return failed(f"{certificate} is no longer valid", "renew it")
     if days < _DAYS:
-        return warning(f"{listen.certificate} holds for {days:.0f} days yet", "renew it")
-    return ok(f"{listen.certificate} holds for {days:.0f} days yet")
+        return warning(f"{certificate} holds for {days:.0f} days yet", "renew it")
+    return ok(f"{certificate} holds for {days:.0f} days yet")

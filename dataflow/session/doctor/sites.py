@@ -13,6 +13,7 @@ from urllib.request import getproxies, proxy_bypass
 from dataflow.client.connection import is_loopback
 from dataflow.client.look import Ask, Look, NoAnswer, looking
 from dataflow.client.look_there import There, look_there
+from dataflow.client.pinned import fingerprint, pinned_tls, read_certificate
 from dataflow.client.ssh import SshReach
 from dataflow.config.records import PeerAddress, SshAccess
 from dataflow.errors import ConfigError, DataflowError, SiteError
@@ -26,18 +27,20 @@ from dataflow.versions import versions
 ANSWER_SECONDS, SITE_SECONDS, SSH_SECONDS = 4.0, 10.0, 15.0
 
 
-async def examine_site(other: PeerAddress, notes: Notes) -> None:
-    """All checks of one other site."""
+async def examine_site(
+    other: PeerAddress, notes: Notes, pair: tuple[Path, Path] | None = None
+) -> None:
+    """All checks of one other site, which is shown the certificate of ``pair`` if it wants one."""
     if other.ssh is not None:
         await _by_ssh(other, other.ssh, notes)
     else:
-        await _by_http(other, notes)
+        await _by_http(other, pair, notes)
 
 
 # --- HTTP -----------------------------------------------------------------------------------------
 
 
-async def _by_http(other: PeerAddress, notes: Notes) -> None:
+async def _by_http(other: PeerAddress, pair: tuple[Path, Path] | None, notes: Notes) -> None:
     parts = urlsplit(other.address)
     if parts.scheme == "unix":
         notes.begin("socket")
@@ -48,12 +51,23 @@ async def _by_http(other: PeerAddress, notes: Notes) -> None:
             return
     elif not await resolves(parts.hostname or "", parts.scheme, notes):
         return
-    async with looking(other.address, seconds=ANSWER_SECONDS) as ask:
+    tls = None
+    if other.certificate is not None:
+        notes.begin("certificate")
+        try:
+            tls = pinned_tls(other.certificate, pair)
+        except ConfigError as error:
+            notes.end(from_error(error, "mend certificate:"))
+            return
+        shown = fingerprint(read_certificate(other.certificate))
+        notes.end(ok(f"only {shown} is believed there"))
+    async with looking(other.address, seconds=ANSWER_SECONDS, tls=tls) as ask:
         notes.begin("reach")
         try:
             look = await ask("/v1/health")
         except NoAnswer as error:
-            notes.end(judge.no_answer(error.step, error.reason, other.address))
+            pinned = tls is not None
+            notes.end(judge.no_answer(error.step, error.reason, other.address, pinned=pinned))
             return
         if not notes.end(judge.health(look)):
             return
