@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from dataflow import documents
 from dataflow.graph.graph import of_dataset
-from dataflow.placement.aim import aim_of, better
+from dataflow.placement.aim import Figures, aim_of, better
 from dataflow.placement.figures import figures
 from dataflow.placement.flip import MOST_FACTOR, Flip, flips, value, wins
 from dataflow.placement.make import make_plan
@@ -137,6 +138,50 @@ def test_a_saved_plan_is_chosen_again(world: World, deliver: bool) -> None:
     comes_to = figures(problem, chosen(again))
     assert comes_to.seconds == pytest.approx(plan.seconds, abs=1e-9)
     assert round(comes_to.nbytes) == pytest.approx(plan.nbytes, abs=len(plan.transfers))
+
+
+@settings(max_examples=40, deadline=None)
+@given(worlds(max_sites=4, max_steps=6), st.booleans())
+def test_every_candidate_is_what_trying_it_gives(world: World, deliver: bool) -> None:
+    """Its seconds and bytes, or the verdict against it; and the margin is that of the next best."""
+    plan = of_world(world, world.topology.sites[0].name if deliver else "")
+    model = plan.model
+    assert model is not None
+    problem, sites = model.problem(), chosen(plan)
+    for task, key in enumerate(model.tasks):
+        why = plan.why(key)
+        assert [one.site for one in why.candidates if one.site == why.site] == [why.site]
+        assert {one.site for one in why.candidates} == {one.name for one in world.topology.sites}
+        comes_to = {}
+        for one in why.candidates:
+            if key in world.verdicts:  # not a share of a step that was split
+                verdict = world.verdicts[key][one.site]
+                assert one.allowed == verdict.allowed
+                assert one.allowed or (one.rule, one.because) == (verdict.rule, verdict.because)
+            if not one.allowed:
+                assert one.rule
+                assert one.because
+                continue
+            moved = (*sites[:task], model.sites.index(one.site), *sites[task + 1 :])
+            tried = figures(problem, moved)
+            assert one.seconds == pytest.approx(tried.seconds, rel=1e-9, abs=1e-9)
+            assert one.nbytes == pytest.approx(tried.nbytes, abs=len(plan.transfers) + 2)
+            comes_to[one.site] = tried
+        others = {name: at for name, at in comes_to.items() if name != why.site}
+        if why.margin is None:
+            assert not others
+            continue
+        scores = {name: _score(at, model.aim.stages[0]) for name, at in others.items()}
+        next_best = others[why.margin.site]
+        assert scores[why.margin.site] <= min(scores.values()) * (1 + 1e-6) + 1e-6
+        assert why.margin.seconds == pytest.approx(next_best.seconds - plan.seconds, abs=1e-9)
+        assert why.margin.nbytes == pytest.approx(
+            next_best.nbytes - plan.nbytes, abs=len(plan.transfers) + 2
+        )
+
+
+def _score(found: Figures, stage: Any) -> float:
+    return float(sum(weight * found.of(measure) for measure, weight in stage))
 
 
 @settings(max_examples=25, deadline=None)

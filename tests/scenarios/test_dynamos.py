@@ -36,6 +36,8 @@ from dataflow.errors import (
 )
 from dataflow.execution.events import TransferOrder
 from dataflow.participant.audit import Audit, verify
+from dataflow.placement.solve import solve
+from dataflow.placement.why import chosen
 from dataflow.testing.federation import Federation, SiteSettings
 
 SERVICES = Path(__file__).parent / "services"
@@ -724,3 +726,37 @@ def test_x11_catalogue_and_negotiation(
     assert [e["what"] for e in entries] == [
         f"negotiation: {move}" for move in ("request", "agree", "verify", "finalize")
     ]
+
+
+def test_x10_the_record_explains_and_is_chosen_again(connect: Connect, agree: Any) -> None:
+    agree(
+        agreement("vu", relation(compute_providers=("surf",))),
+        agreement("uva", relation(compute_providers=("surf",))),
+    )
+    anna, root = connect("anna"), connect("root")
+    one, other = (wages.query(anna[f"{site}/wageGap"]) for site in ("vu", "uva"))
+    asked = {
+        "apart": (each(anna, "x10", "vu", "uva"), C2D, {}),
+        "together": (wages.average_of_all(one, other, tag="x10"), TTP, {"aggregate": True}),
+    }
+    for graph, archetype, how in asked.values():
+        job = ask(anna, graph, **how)
+        job.wait(60)
+        plan = root.job(job.id).plan  # as the site has it that keeps the job
+        assert plan == job.plan
+        assert set(plan.request.archetypes.values()) == {archetype}
+        assert any(f"archetype {archetype}: chosen, " in note for note in plan.notes)
+        rules: set[str] = set()
+        for step in plan.steps:
+            why = plan.why(step.key)
+            assert [c.site for c in why.candidates if c.because == "chosen"] == [why.site]
+            assert sorted(c.site for c in why.candidates) == ["desk", "surf", "uva", "vu"]
+            for candidate in why.candidates:
+                assert candidate.because
+                assert candidate.allowed or candidate.rule
+                rules.add(candidate.rule)
+            assert repr(why) == repr(job.plan.why(step.key))
+        assert {"archetype", "agreement"} & rules, rules
+        assert plan.model is not None
+        found = solve(plan.model.problem(), aim=plan.model.aim)
+        assert found.sites == chosen(plan)

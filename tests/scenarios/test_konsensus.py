@@ -366,16 +366,16 @@ def test_ko13_join_and_leave(federation: Federation, at: At, put: Put, witness: 
         joined = time.monotonic()
         newcomer = at("p6")
         while {site.name for site in newcomer.sites()} < {*federation.sites}:
-            assert time.monotonic() - joined < 15, "it does not know all peers"
+            assert time.monotonic() - joined < 60, "it does not know all peers"
             time.sleep(0.1)
         assert newcomer.job(job.id).status == "running"
         while "p6" not in {site.name for site in session.sites()}:
-            assert time.monotonic() - joined < 15, "the others do not know it"
+            assert time.monotonic() - joined < 60, "the others do not know it"
             time.sleep(0.1)
         federation.kill("p6")
         gone = time.monotonic()
         while "p6" not in session.topology().away:
-            assert time.monotonic() - gone < 10, "it is not shown as away"
+            assert time.monotonic() - gone < 60, "it is not shown as away"
             time.sleep(0.1)
     finally:
         federation.remove("p6")
@@ -392,11 +392,16 @@ def test_ko14_tags(federation: Federation, at: At, put: Put, witness: Witness) -
     two = bob.submit(parity(bob[name], witness=str(witness), seconds=0.01), tags=tags)
     one.wait(60)
     two.wait(60)
-    time.sleep(1.5)
-    found = {
-        site: sorted(dataset.id for dataset in at(site).datasets(tags=tags))
-        for site in federation.sites
-    }
-    assert len(set(map(tuple, found.values()))) == 1, found
+    peers = {site: at(site) for site in federation.sites}
+    limit = time.monotonic() + 60
+    while True:
+        found = {
+            site: sorted(dataset.id for dataset in peer.datasets(tags=tags))
+            for site, peer in peers.items()
+        }
+        if len(set(map(tuple, found.values()))) == 1 and found["p0"]:
+            break
+        assert time.monotonic() < limit, found
+        time.sleep(0.2)
     assert len(found["p0"]) == 2, "neither result replaced the other"
     np.testing.assert_array_equal(one.result().values, two.result().values)
