@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
@@ -18,7 +19,7 @@ from dataflow.testing.bed import Bed, up
 from dataflow.testing.bed.state import lock
 
 # "ci" is the default and gives the same examples in every run; "explore" looks for new ones;
-# "long" is for a night. Choose with HYPOTHESIS_PROFILE.
+# "brief" is for a second Python, "long" for a night. Choose with HYPOTHESIS_PROFILE.
 settings.register_profile(
     "ci",
     derandomize=True,
@@ -26,9 +27,14 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
+settings.register_profile("brief", parent=settings.get_profile("ci"), max_examples=25)
 settings.register_profile("explore", deadline=None, print_blob=True)
 settings.register_profile("long", parent=settings.get_profile("explore"), max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+# Workers that the tests themselves start are copies of one process: hundreds of times seconds. What
+# they start agents, kernels and commands for starts its workers afresh, as with users.
+dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
 
 #: What hosts of the test bed run: the Python of these tests, without their environment.
 PYTHON = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
@@ -36,12 +42,36 @@ PYTHON = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
 
 #: What a folder's files share: the bed, and a federation that takes long to set up.
 TOGETHER = ("tests/bed/", "tests/scenarios/")
+#: Files whose tests share nothing, and take a minute each.
+APART = ("tests/examples/", "tests/client/test_ssh.py", "tests/execution/test_crash.py")
+#: What takes longest is begun first, or one process is left with it in the end.
+FIRST = (
+    "tests/scenarios/",
+    "tests/examples/",
+    "tests/client/test_ssh.py",
+    "tests/integrations/",
+    "tests/execution/",
+    "tests/backends/",
+    "tests/session/",
+    "tests/docs/",
+    "tests/cli/",
+    "tests/agent/",
+    "tests/catalog/",
+)
 
 
 class Together(LoadScopeScheduling):
     """Side by side run files, as the tests of one share what it sets up; some folders are as one."""
 
+    def schedule(self) -> None:
+        self.config.option.loadscopereorder = (
+            False  # by the number of tests, which says little here
+        )
+        super().schedule()
+
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(APART):
+            return nodeid
         file = nodeid.partition("::")[0]
         return next((folder for folder in TOGETHER if file.startswith(folder)), file)
 
@@ -55,6 +85,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "collected" in getattr(item, "fixturenames", ()):  # within the test, too
             item.add_marker(pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"))
+
+    def begun(item: pytest.Item) -> int:
+        places = (n for n, name in enumerate(FIRST) if item.nodeid.startswith(name))
+        return next(places, len(FIRST))
+
+    items.sort(key=begun)
 
 
 @pytest.fixture(autouse=True)

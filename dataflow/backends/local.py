@@ -21,6 +21,7 @@ from dataflow.backends.cluster import (
     environment,
     own_security,
 )
+from dataflow.backends.forking import prepare
 from dataflow.backends.wanted import refusal
 from dataflow.errors import SiteRefused
 
@@ -107,6 +108,7 @@ class LocalBackend(ClusterBackend):
         import distributed
 
         _leave_main_alone()
+        changed = await asyncio.to_thread(prepare)
         return await _patient(distributed)(
             n_workers=self.workers,
             threads_per_worker=self.threads,
@@ -120,7 +122,7 @@ class LocalBackend(ClusterBackend):
             dashboard_address=f"{_LOOPBACK}:0",
             local_directory=str(self.directory),
             preload=list(IMPORTS),
-            env=environment(),
+            env={**changed, **environment()},
             silence_logs=logging.CRITICAL,
             scheduler_kwargs=SCHEDULER_OPTIONS,
         )

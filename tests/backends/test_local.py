@@ -11,9 +11,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 
@@ -29,6 +30,13 @@ async def running(directory: Path, workers: int = 1) -> AsyncIterator[LocalBacke
         yield backend
     finally:
         await backend.close()
+
+
+@pytest.fixture(autouse=True)
+def afresh() -> Iterator[None]:
+    """Workers start as with users who have configured nothing."""
+    with dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}):
+        yield
 
 
 class TestContract(BackendContract):
