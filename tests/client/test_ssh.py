@@ -203,11 +203,11 @@ def test_a_site_of_which_one_has_an_account_and_nothing_else(host: LoginHost) ->
         page = session.dashboard("cluster")
         assert page is not None
         assert session.dashboard("cluster") == page
-        assert "Dask" in httpx2.get(page, trust_env=False, follow_redirects=True).text
+        assert "Dask" in httpx2.get(page, trust_env=False, follow_redirects=True, timeout=60).text
         host.cut()  # whatever asks next makes the connection again
         job = session.submit(plus(session["run"], number=3))
         np.testing.assert_array_equal(job.result(60), np.arange(50) + 3)
-        assert "Dask" in httpx2.get(page, trust_env=False, follow_redirects=True).text
+        assert "Dask" in httpx2.get(page, trust_env=False, follow_redirects=True, timeout=60).text
     assert first.is_running(), "the agent goes on without us"
     with flow.connect(sites_file(host), state=host.folder / "notebook") as session:
         assert [dataset.name for dataset in session.datasets(kind="array", name="run")] == ["run"]

@@ -84,6 +84,9 @@ class ApiServer:
                 who = self.accounts.who(request.headers.get("authorization", ""))
                 return await answer(request, who)
             except Refused as refusal:
+                # What was sent with the question is read: over a connection that is closed before,
+                # the answer may not arrive.
+                await request.body()
                 return JSONResponse(refusal.document(), refusal.code)
 
         return checked
