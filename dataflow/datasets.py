@@ -11,7 +11,7 @@ from dataflow import _html
 from dataflow._quantities import format_bytes
 
 Kind = Literal["array", "dataset", "table", "files"]
-Format = Literal["zarr", "hdf5", "netcdf", "npy", "csv", "parquet", "files"]
+Format = Literal["zarr", "hdf5", "netcdf", "npy", "csv", "parquet", "database", "files"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

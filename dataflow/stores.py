@@ -8,6 +8,9 @@ from typing import Literal
 
 Purpose = Literal["data", "results"]
 
+#: Kinds of stores that hold tables and no files.
+DATABASES = ("postgresql", "mysql")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
@@ -20,8 +23,8 @@ class Store:
     site
         The site that owns it.
     url
-        ``file:///…``, ``s3://bucket/prefix``, ``sftp://host/path`` or ``https://…``; what lies
-        below it belongs to the store.
+        ``file:///…``, ``s3://bucket/prefix``, ``sftp://host/path``, ``https://…``, or a database
+        (``postgresql://host/database``, ``mysql://…``); what lies below it belongs to the store.
     purpose
         ``"data"`` is only read; ``"results"`` also takes results and copies.
     credentials
@@ -45,6 +48,11 @@ class Store:
         """Whether ``url`` lies in this store."""
         root = self.url.rstrip("/")
         return url == root or url.startswith(root + "/")
+
+
+def in_database(url: str) -> bool:
+    """Whether a URL is of a table in a database."""
+    return url.partition("://")[0] in DATABASES
 
 
 def opened_as(

@@ -18,10 +18,10 @@ from dataflow.config.kubernetes_shape import KubernetesShape
 from dataflow.config.records import Backend, BackendKind, Listen, SshAccess
 from dataflow.config.shape import Bytes, Name, Rate, Seconds, Shape
 from dataflow.sites import Site, Trust
-from dataflow.stores import Purpose
+from dataflow.stores import DATABASES, Purpose
 
-_SCHEMES = ("file", "s3", "sftp", "http", "https")
-_ONLY_READ = ("sftp://", "http://", "https://")
+_SCHEMES = ("file", "s3", "sftp", "http", "https", *DATABASES)
+_ONLY_READ = ("sftp://", "http://", "https://", *(f"{kind}://" for kind in DATABASES))
 _AGENT_SCHEMES = ("http", "https", "ssh", "unix")
 #: Longest path of a Unix socket on Linux.
 LONGEST_SOCKET = 107

@@ -27,6 +27,8 @@ AWAY, EXCLUDED, MEMORY = "away", "excluded", "memory"
 AGREEMENT = "agreement"
 SCOPE = "scope"
 STORES = "stores"
+#: What it reads has no files that could be copied.
+DATABASE = "database"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,30 @@ def _memory(needed: int, site: Site) -> Verdict:
         MEMORY,
         f"needs {format_bytes(needed)} at once, a worker there has {format_bytes(site.memory)}",
     )
+
+
+def stays(
+    table: Mapping[str, Mapping[str, Verdict]], graph: Graph, places: Mapping[str, frozenset[str]]
+) -> dict[str, Mapping[str, Verdict]]:
+    """The same verdicts, where some data cannot be copied.
+
+    Parameters
+    ----------
+    places
+        Key of a dataset → the only sites at which it can be read. What is not there can be copied.
+    """
+    found = dict(table)
+    for key, step in graph.steps.items():
+        for wanted in places.keys() & set(step.inputs):
+            found[key] = {
+                site: Verdict(
+                    False, DATABASE, "it is a table in a database, to be queried where it is"
+                )
+                if verdict and site not in places[wanted]
+                else verdict
+                for site, verdict in found[key].items()
+            }
+    return found
 
 
 def inherit(

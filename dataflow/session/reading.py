@@ -30,10 +30,11 @@ from dataflow.execution.events import Errand
 from dataflow.participant import Participant
 from dataflow.session.loop import LoopThread
 from dataflow.storage.credentials import resolve
+from dataflow.storage.fingerprints import no_files
 from dataflow.storage.manifest import ONE_FILE, Manifest, replica_of
 from dataflow.storage.open import local_path, split
 from dataflow.storage.transfer import copy
-from dataflow.stores import Store
+from dataflow.stores import Store, in_database
 
 #: Arrays up to this size (bytes in memory) are loaded at once, larger ones are lazy.
 SMALL_ARRAY = 2**20
@@ -125,6 +126,8 @@ def _there(
 ) -> Any:
     from dataflow.storage.read import open_data
 
+    if in_database(replica.url):
+        raise no_files(replica.url)
     client = participant.ways.to(participant.opened.server(replica))
     if small and replica.format == "zarr" and replica.nbytes <= SMALL_ARRAY:
         return loop.run(_small(participant, dataset, replica, errand, bear))

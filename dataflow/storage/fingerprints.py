@@ -18,7 +18,9 @@ import xxhash
 
 from dataflow.errors import StorageError, UnreadableDataset
 from dataflow.storage.open import Options, local_path, object_store, split
+from dataflow.storage.source import Source
 from dataflow.storage.web import may_be_zarr, zarr_files
+from dataflow.stores import in_database
 
 if TYPE_CHECKING:
     from dataflow.storage.open import AnyStore
@@ -45,12 +47,26 @@ def current_fingerprint(
     UnreadableDataset
         If nothing is there.
     """
+    if in_database(url):
+        from dataflow.storage import databases
+
+        table = Source(url, dict(credentials or {}), tuple(options), dict(headers or {}))
+        return databases.fingerprint(table)
     return fingerprint_of(
         url,
         stored_files(url, credentials=credentials, options=options, headers=headers),
         credentials=credentials,
         options=options,
         headers=headers,
+    )
+
+
+def no_files(url: str) -> UnreadableDataset:
+    """What is to be said where a table in a database should be copied."""
+    return UnreadableDataset(
+        url,
+        "a table in a database has no files to be copied\n"
+        "What you can do: query it where it is; the result can go elsewhere.",
     )
 
 
@@ -66,8 +82,10 @@ def stored_files(
     Raises
     ------
     UnreadableDataset
-        If nothing is there.
+        If nothing is there, or no files.
     """
+    if in_database(url):
+        raise no_files(url)
     path = local_path(url)
     if path is not None:
         if path.is_file():

@@ -16,6 +16,7 @@ from dataflow.storage import probe_arrays, probe_tables
 from dataflow.storage.fingerprints import current_fingerprint, fingerprint_of, stored_files
 from dataflow.storage.open import Options
 from dataflow.storage.source import Source
+from dataflow.stores import in_database
 
 __all__ = ["Probe", "current_fingerprint", "probe"]
 
@@ -97,6 +98,8 @@ def probe(
         If nothing is there, or it is not what its name or its first bytes claim, with the reason.
     """
     source = Source(url, credentials=dict(credentials or {}), options=tuple(options))
+    if in_database(url):
+        return _database(source, variable)
     try:
         files = stored_files(url, credentials=credentials, options=options)
         format = format_of(source, files)
@@ -129,6 +132,18 @@ def probe(
         nbytes=sum(size for _, size in files),
         fingerprint=fingerprint,
         variable=variable,
+    )
+
+
+def _database(source: Source, variable: str | None) -> Probe:
+    from dataflow.storage import databases
+
+    if variable is not None:
+        raise UnreadableDataset(source.url, "a column of a table is chosen by a query, not here")
+    columns, nbytes, fingerprint = databases.probe(source)
+    extent = Extent(nbytes=sum(column.nbytes for column in columns), variables=columns)
+    return Probe(
+        kind="table", format="database", extent=extent, nbytes=nbytes, fingerprint=fingerprint
     )
 
 

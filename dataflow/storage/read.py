@@ -267,9 +267,32 @@ def _distinct_dims(variables: Mapping[str, Variable]) -> dict[str, Variable]:
     }
 
 
+def _database(source: Source, lazy: bool) -> Any:
+    from dataflow.storage import databases
+
+    if not lazy:
+        return read_database(source)
+    import dask.dataframe as dd
+
+    empty = databases.batches(source)[0].empty_table().to_pandas()
+    return dd.from_map(read_database, [source], meta=empty)  # type: ignore[no-untyped-call]
+
+
+def read_database(source: Source) -> Any:
+    """All rows of a table in a database, as pandas has them."""
+    import pyarrow as pa
+
+    from dataflow.storage import databases
+
+    schema, read = databases.batches(source)
+    return pa.Table.from_batches(read(), schema=schema).to_pandas()
+
+
 def _table(source: Source, replica: Replica, lazy: bool, nbytes: int) -> Any:
     if replica.format == "csv":
         return _csv(source, lazy, nbytes)
+    if replica.format == "database":
+        return _database(source, lazy)
     if replica.format != "parquet":
         raise UnreadableDataset(source.url, f"{replica.format} does not hold a table")
     import pandas as pd

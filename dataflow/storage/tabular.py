@@ -185,6 +185,13 @@ def _stored(stored: StoredTable) -> dict[str, Tabular]:
             lambda: opening(source), identity=stored.identity, nbytes=replica.nbytes
         )
         return {"": table}
+    if replica.format == "database":
+        from dataflow.storage import databases
+
+        table = Tabular.unopened(
+            lambda: databases.batches(source), identity=stored.identity, nbytes=replica.nbytes
+        )
+        return {"": table}
     opened = open_data(
         replica,
         kind="array" if stored.kind == "array" else "dataset",

@@ -15,7 +15,9 @@ from dataflow.session.doctor import judge
 from dataflow.session.doctor.checks import Finding, Notes, failed, from_error, in_thread, ok
 from dataflow.session.doctor.sites import ANSWER_SECONDS, resolves
 from dataflow.storage import credentials as secrets
+from dataflow.storage import databases
 from dataflow.storage.open import local_path
+from dataflow.stores import in_database
 
 if TYPE_CHECKING:
     from dataflow.storage.open import Options
@@ -34,7 +36,9 @@ async def examine_store(store: Store, notes: Notes) -> None:
     if path is not None:
         if not await _directory(store, path, notes):
             return
-    elif not store.url.startswith("sftp:") and not await _service(store, notes):
+    elif not (store.url.startswith("sftp:") or in_database(store.url)) and not await _service(
+        store, notes
+    ):
         return
     notes.begin("credential")
     try:
@@ -43,6 +47,16 @@ async def examine_store(store: Store, notes: Notes) -> None:
         notes.end(from_error(error, "mend the credentials file"))
         return
     options: Options = store.options
+    if in_database(store.url):
+        notes.begin("tables")
+        try:
+            found = await in_thread(lambda: databases.tables(store.url, secret, dict(options)))
+        except StorageError as error:
+            advice = "mend url:, the credential or options:; the account needs to read, no more"
+            notes.end(failed(str(error), advice))
+            return
+        notes.end(ok(f"{len(found)} tables and views may be seen"))
+        return
     if path is None:
         impatient = _IMPATIENT if store.url.startswith("s3:") else {}
         options = tuple(sorted((dict(store.options) | impatient).items()))
