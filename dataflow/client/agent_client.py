@@ -42,7 +42,7 @@ from dataflow.storage.manifest import FileEntry
 What = Literal["cancel", "suspend", "resume"]
 
 #: Time (s) for what reads data at the other site before it answers.
-READING_SECONDS = 60.0
+READING_SECONDS = 180.0
 
 
 @dataclass(frozen=True, slots=True)
