@@ -12,6 +12,7 @@ from typing import Any
 
 import dask
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
@@ -91,6 +92,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next(places, len(FIRST))
 
     items.sort(key=begun)
+
+
+@pytest.fixture(autouse=True)
+def plain_logs() -> None:
+    """Logs as they are before anybody has connected: a session of another test has made them quiet."""
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)
