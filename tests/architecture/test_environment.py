@@ -23,8 +23,11 @@ TOOLS = {"pip"}
 
 
 def split(requirement: str) -> tuple[str, str]:
-    """``"PyYAML>=6.0"`` → ``("pyyaml", "6.0")``; only floors are allowed."""
-    match = re.fullmatch(r"([A-Za-z0-9._-]+)(?:>=([0-9.]+))?", requirement)
+    """``"PyYAML>=6.0"`` → ``("pyyaml", "6.0")``; only floors are allowed.
+
+    Extras, as in ``psycopg[binary]``, are left out: packages of conda have none.
+    """
+    match = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[a-z]+\])?(?:>=([0-9.]+))?", requirement)
     assert match, f"{requirement!r}: a name and a floor are allowed, nothing else"
     return re.sub(r"[-_.]+", "-", match[1]).lower(), match[2] or ""
 
