@@ -25,6 +25,7 @@ from dataflow.policy.check import check as verdicts
 from dataflow.policy.forcing import Woven, weave
 from dataflow.policy.rights import Right, Rows, Standing, Words, right_of, standing, under
 from dataflow.policy.scope import Scope
+from dataflow.stores import in_database
 
 Table = Mapping[str, Mapping[str, Verdict]]
 #: The verdict table for a graph, given rights and the rows that stored results carry.
@@ -156,6 +157,8 @@ def ask_owners(
         if site.operations
     }
 
+    tables = _tables(graph, snapshot.replicas)
+
     def check(
         graph: Graph, rights: Mapping[str, Sequence[Right]], given: Mapping[str, Rows]
     ) -> Table:
@@ -167,6 +170,7 @@ def ask_owners(
             installed=installed,
             rights=rights,
             given=given,
+            tables=tables,
         )
 
     owners = _Owners(graph, snapshot, asking)
@@ -195,6 +199,16 @@ def ask_owners(
         rights=rights,
         given=owners.given_under(rights),
     )
+
+
+def _tables(graph: Graph, replicas: Mapping[str, Sequence[Replica]]) -> dict[str, frozenset[str]]:
+    """What a graph reads of tables in databases and has no other copy, and the sites of these."""
+    found = {key: replicas.get(key, ()) for key in graph.sources}
+    return {
+        key: frozenset(copy.site for copy in copies)
+        for key, copies in found.items()
+        if copies and all(in_database(copy.url) for copy in copies)
+    }
 
 
 class _Owners:

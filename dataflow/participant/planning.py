@@ -23,10 +23,10 @@ from dataflow.placement.solve import Rule
 from dataflow.placement.spread import Wanted, moved, spread
 from dataflow.placement.steady import steadily
 from dataflow.policy.archetype import Load
-from dataflow.policy.check import Verdict, stays
+from dataflow.policy.check import Verdict
 from dataflow.policy.scope import At, Bind, Scope, choose, has_both, scope_of, too_far
 from dataflow.sites import Link, Topology
-from dataflow.stores import in_database, store_for
+from dataflow.stores import store_for
 
 #: What a road is taken for that nobody can use: no plan takes it if there is any other.
 CLOSED_BANDWIDTH, CLOSED_LATENCY = 1e-3, 1e9
@@ -89,9 +89,6 @@ def plan_graph(
     )
     replicas = answer.readable(snapshot.replicas)
     rooms = rooms_of(snapshot.topology, snapshot.replicas)
-    answer = replace(
-        answer, verdicts=stays(answer.verdicts, answer.graph, _uncopied(answer.graph, replicas))
-    )
     plan = make_plan(
         answer.graph,
         topology=snapshot.topology,
@@ -123,17 +120,6 @@ def plan_graph(
     )
     whole = reproduced(answer.written_into(whole), answer, snapshot, replicas, excluded)
     return keep_limits(has_room(_open_roads(whole), rooms, measured), aim)
-
-
-def _uncopied(graph: Graph, replicas: Mapping[str, Sequence[Replica]]) -> dict[str, frozenset[str]]:
-    """What is read of tables in databases and lies nowhere else, and the sites of these."""
-    wanted = {key for step in graph.steps.values() for key in step.inputs}
-    found = {key: replicas.get(key, ()) for key in wanted}
-    return {
-        key: frozenset(copy.site for copy in copies)
-        for key, copies in found.items()
-        if copies and all(in_database(copy.url) for copy in copies)
-    }
 
 
 def _asked_for(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dataflow._quantities import format_bytes
 from dataflow.datasets import Extent
@@ -55,6 +56,7 @@ def check(
     installed: Mapping[str, frozenset[str]] | None = None,
     rights: Mapping[str, Sequence[Right]] | None = None,
     given: Mapping[str, Rows] | None = None,
+    tables: Mapping[str, frozenset[str]] | None = None,
 ) -> dict[str, dict[str, Verdict]]:
     """For each step (by key) and each site (by name) whether the step may run there.
 
@@ -73,6 +75,8 @@ def check(
         whoever reads its rows needs one of them. What is not there is free.
     given
         Rows that stored results among the sources carry; datasets in ``rights`` carry their own.
+    tables
+        Key of a dataset that cannot be copied, a table in a database → the sites that have it.
     """
     scope = scope_of(scope)
     far = too_far(scope, topology)
@@ -81,21 +85,30 @@ def check(
     extents = graph.extents
     owners = _Owners(graph, topology, rights or {}, given or {})
     table: dict[str, dict[str, Verdict]] = {}
-    everywhere: dict[tuple[str, ...], dict[str, Verdict]] = {}
+    everywhere: dict[tuple[Any, ...], dict[str, Verdict]] = {}
     for key, step in graph.steps.items():
         operation = step.operation
         place = scope.place_of(step.label, operation.name, operation.role)
         memory = memory_needed(step, [extents[k] for k in step.inputs])
         read, refusals = owners.of(step)
-        token = (operation.name, operation.version, str(place), str(memory), read)
+        here = _here(step, tables) if tables else None
+        token = (operation.name, operation.version, str(place), str(memory), read, here)
         if token not in everywhere:
             row = {
-                site.name: _verdict(step, site, topology, excluded, installed, refusals, memory)
+                site.name: _verdict(
+                    step, site, topology, excluded, installed, refusals, here, memory
+                )
                 for site in topology.sites
             }
             everywhere[token] = _narrowed(row, place, far)
         table[key] = everywhere[token]
     return table
+
+
+def _here(step: Step, tables: Mapping[str, frozenset[str]]) -> frozenset[str] | None:
+    """The sites that have all that a step reads and nobody can copy; ``None`` if there is nothing such."""
+    needed = [tables[key] for key in step.inputs if key in tables]
+    return frozenset.intersection(*needed) if needed else None
 
 
 def _narrowed(
@@ -168,6 +181,7 @@ def _verdict(
     excluded: Mapping[str, str],
     installed: Mapping[str, frozenset[str]],
     owners: Mapping[str, Verdict],
+    here: frozenset[str] | None,
     memory: int,
 ) -> Verdict:
     if site.name in topology.away:
@@ -182,6 +196,8 @@ def _verdict(
             return Verdict(False, "trust", f"a steward site, and {name} is not installed there")
     if site.name in owners:
         return owners[site.name]
+    if here is not None and site.name not in here:
+        return Verdict(False, DATABASE, "it is a table in a database, to be queried where it is")
     return _memory(memory, site)
 
 
@@ -193,30 +209,6 @@ def _memory(needed: int, site: Site) -> Verdict:
         MEMORY,
         f"needs {format_bytes(needed)} at once, a worker there has {format_bytes(site.memory)}",
     )
-
-
-def stays(
-    table: Mapping[str, Mapping[str, Verdict]], graph: Graph, places: Mapping[str, frozenset[str]]
-) -> dict[str, Mapping[str, Verdict]]:
-    """The same verdicts, where some data cannot be copied.
-
-    Parameters
-    ----------
-    places
-        Key of a dataset → the only sites at which it can be read. What is not there can be copied.
-    """
-    found = dict(table)
-    for key, step in graph.steps.items():
-        for wanted in places.keys() & set(step.inputs):
-            found[key] = {
-                site: Verdict(
-                    False, DATABASE, "it is a table in a database, to be queried where it is"
-                )
-                if verdict and site not in places[wanted]
-                else verdict
-                for site, verdict in found[key].items()
-            }
-    return found
 
 
 def inherit(

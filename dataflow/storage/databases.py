@@ -21,7 +21,6 @@ import xxhash
 from dataflow.datasets import Variable
 from dataflow.errors import UnreadableDataset
 from dataflow.storage.source import Source
-from dataflow.stores import in_database
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Table
@@ -46,7 +45,8 @@ def probe(source: Source) -> tuple[tuple[Variable, ...], int, str]:
     with _opened(source) as (connection, table):
         schema = _schema(table)
         rows, fingerprint = _fingerprint(connection, table)
-        sample = _batch(schema, connection.execute(_select(table).limit(_SAMPLE_ROWS)).fetchall())
+        first = connection.execute(_select(table).limit(_SAMPLE_ROWS)).fetchall()
+        sample = _batch(source.url, schema, first)
     row_nbytes = sample.nbytes / max(1, len(sample))
     frame = schema.empty_table().to_pandas()
     columns = tuple(
@@ -91,7 +91,7 @@ def batches(source: Source) -> Batches:
                 raise UnreadableDataset(source.url, "its columns have changed meanwhile")
             found = connection.execution_options(yield_per=FETCHED_ROWS).execute(_select(table))
             for rows in found.partitions():
-                yield _batch(schema, rows)
+                yield _batch(source.url, schema, rows)
 
     return schema, read
 
@@ -104,8 +104,7 @@ def tables(url: str, credentials: Mapping[str, str], options: Mapping[str, str])
     UnreadableDataset
         If the server does not answer.
     """
-    import sqlalchemy
-
+    sqlalchemy = _library(url)
     with _connected(url, url, credentials, options) as connection:
         found = sqlalchemy.inspect(connection)
         return sorted([*found.get_table_names(), *found.get_view_names()])
@@ -114,13 +113,26 @@ def tables(url: str, credentials: Mapping[str, str], options: Mapping[str, str])
 # --- the server ---------------------------------------------------------------------------------------
 
 
+def _library(url: str) -> Any:
+    try:
+        import sqlalchemy
+    except ImportError as error:
+        raise _not_installed(url, error) from error
+    return sqlalchemy
+
+
+def _not_installed(url: str, error: ImportError) -> UnreadableDataset:
+    return UnreadableDataset(
+        url, f"this needs {error.name!r}: pip install 'jupyter-dataflow[databases]'"
+    )
+
+
 @contextmanager
 def _opened(source: Source) -> Iterator[tuple[Connection, Table]]:
     """A connection that cannot write and sees one moment, and what the table is like."""
-    import sqlalchemy
-
+    sqlalchemy = _library(source.url)
     database, _, name = source.url.rpartition("/")
-    schema, _, bare = unquote(name).rpartition(".")
+    schema, _, bare = map(unquote, name.rpartition("."))  # a dot in a name is written %2E
     if urlsplit(database).path.strip("/") == "" or not bare:
         raise UnreadableDataset(
             source.url, "a table is named by its database and itself: …/database/table"
@@ -145,13 +157,7 @@ def _opened(source: Source) -> Iterator[tuple[Connection, Table]]:
 def _connected(
     told: str, url: str, credentials: Mapping[str, str], options: Mapping[str, str]
 ) -> Iterator[Connection]:
-    try:
-        import sqlalchemy
-        from sqlalchemy.pool import NullPool
-    except ImportError as error:
-        raise UnreadableDataset(
-            told, f"this needs {error.name!r}: pip install 'jupyter-dataflow[databases]'"
-        ) from error
+    sqlalchemy = _library(told)
     parts = urlsplit(url)
     address = sqlalchemy.URL.create(
         _DRIVERS[parts.scheme],
@@ -165,17 +171,15 @@ def _connected(
     try:
         engine = sqlalchemy.create_engine(
             address,
-            poolclass=NullPool,
+            poolclass=sqlalchemy.pool.NullPool,
             isolation_level="REPEATABLE READ",
             connect_args={"connect_timeout": _CONNECT_SECONDS},
         )
         with engine.connect() as connection:
             _only_read(connection)
             yield connection
-    except ImportError as error:
-        raise UnreadableDataset(
-            told, f"this needs {error.name!r}: pip install 'jupyter-dataflow[databases]'"
-        ) from error
+    except ImportError as error:  # the driver
+        raise _not_installed(told, error) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise UnreadableDataset(told, _reason(error)) from None
 
@@ -193,8 +197,16 @@ def _only_read(connection: Connection) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What the server said, in one line, without what was asked of it."""
+    """What the server said, in one line, without what was asked of it and what is in the table.
+
+    Of a value that cannot be read, servers and drivers say the value, which is for those who may see it.
+    """
+    import sqlalchemy
+
     said = getattr(error, "orig", None) or error
+    told = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.ProgrammingError)
+    if isinstance(error, sqlalchemy.exc.DBAPIError) and not isinstance(error, told):
+        return f"a value in it cannot be read ({type(said).__name__})"
     text = str(said.args[-1] if getattr(said, "args", ()) else said).strip()
     return text.partition("\n")[0] or type(said).__name__
 
@@ -258,12 +270,17 @@ def _type(known: Any) -> pa.DataType:
     return pa.string()
 
 
-def _batch(schema: pa.Schema, rows: Any) -> pa.RecordBatch:
+def _batch(url: str, schema: pa.Schema, rows: Any) -> pa.RecordBatch:
     columns = zip(*rows, strict=True) if rows else [[] for _ in schema]
-    arrays = [
-        pa.array([_value(value, field.type) for value in column], field.type)
-        for column, field in zip(columns, schema, strict=True)
-    ]
+    arrays = []
+    for column, field in zip(columns, schema, strict=True):
+        try:
+            arrays.append(pa.array([_value(value, field.type) for value in column], field.type))
+        except (pa.ArrowException, ValueError, TypeError, ArithmeticError):
+            raise UnreadableDataset(
+                url,
+                f"a value of column {field.name!r} is no {field.type}, as which it was declared",
+            ) from None  # which value is for those who may see the rows
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
@@ -293,6 +310,3 @@ def _text(value: Any) -> str:
     if isinstance(value, decimal.Decimal):
         return format(value, "f")
     return str(value)
-
-
-__all__ = ["batches", "fingerprint", "in_database", "probe", "tables"]

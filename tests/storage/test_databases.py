@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -168,7 +169,7 @@ def test_a_reading_sees_one_moment(server: Server, people: str) -> None:
     assert len(rows_of(server, people)) == 2
 
 
-@pytest.mark.parametrize("name", ["a'b", "semi;colon", "per%25cent", "Mit Leerzeichen"])
+@pytest.mark.parametrize("name", ["a%2Eb", "a'b", "semi;colon", "per%25cent", "Mit Leerzeichen"])
 def test_names_are_names(server: Server, name: str) -> None:
     from urllib.parse import unquote
 
@@ -195,6 +196,41 @@ def test_what_is_wrong_is_told_without_secrets(server: Server, people: str) -> N
         assert PASSWORD not in str(error.value)
         assert "other" not in str(error.value).replace("another", "")
     assert len(rows_of(server, people)) == 3
+
+
+def test_a_value_that_cannot_be_read_is_not_told(server: Server) -> None:
+    table = quoted(server, "Odd")
+    if server.kind == "postgresql":
+        server.run(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, day DATE)")
+        server.run(f"INSERT INTO {table} VALUES (4711, '5874897-11-30')")
+    else:
+        server.run(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, day DATE)")
+        server.run(
+            f"SET STATEMENT sql_mode = '' FOR INSERT INTO {table} VALUES (4711, '2020-02-00')"
+        )
+    try:
+        with pytest.raises(UnreadableDataset, match="a value") as error:
+            rows_of(server, "Odd")
+        assert "5874897" not in str(error.value)
+        assert "2020" not in str(error.value)
+    finally:
+        server.run(f"DROP TABLE {table}")
+
+
+def test_what_is_not_installed_is_named(
+    server: Server, people: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = (
+        lambda: databases.fingerprint(source(server, people)),
+        lambda: databases.tables(server.url, server.credentials, {}),
+    )
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "sqlalchemy", None)
+        for ask in asked:
+            with pytest.raises(
+                UnreadableDataset, match=r"pip install 'jupyter-dataflow\[databases\]'"
+            ):
+                ask()
 
 
 def test_it_has_no_files(server: Server, people: str) -> None:

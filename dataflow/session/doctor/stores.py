@@ -15,7 +15,6 @@ from dataflow.session.doctor import judge
 from dataflow.session.doctor.checks import Finding, Notes, failed, from_error, in_thread, ok
 from dataflow.session.doctor.sites import ANSWER_SECONDS, resolves
 from dataflow.storage import credentials as secrets
-from dataflow.storage import databases
 from dataflow.storage.open import local_path
 from dataflow.stores import in_database
 
@@ -48,6 +47,8 @@ async def examine_store(store: Store, notes: Notes) -> None:
         return
     options: Options = store.options
     if in_database(store.url):
+        from dataflow.storage import databases  # and with it Arrow, which not everybody has
+
         notes.begin("tables")
         try:
             found = await in_thread(lambda: databases.tables(store.url, secret, dict(options)))
