@@ -94,10 +94,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=begun)
 
 
-@pytest.fixture(autouse=True)
-def plain_logs() -> None:
-    """Logs as they are before anybody has connected: a session of another test has made them quiet."""
+@pytest.fixture
+def plain_logs() -> Iterator[None]:
+    """For tests that listen: logs as they are before anybody has connected, which makes them quiet.
+
+    Listening counts as setting up, after which no session would do it; so this puts back what was.
+    """
+    before = structlog.get_config() if structlog.is_configured() else None
     structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()
+    if before is not None:
+        structlog.configure(**before)
 
 
 @pytest.fixture(autouse=True)

@@ -443,6 +443,7 @@ def test_errors_are_documents(
     assert answer.json() == {"kind": error.kind, "args": list(error.args)}  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("plain_logs")
 def test_unforeseen_errors_say_nothing(agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fails() -> Any:
         raise RuntimeError("the password is swordfish")

@@ -1054,6 +1054,7 @@ def copying(
     return bench, source, order
 
 
+@pytest.mark.usefixtures("plain_logs")
 def test_every_line_of_the_log_says_whose_it_is(
     tmp_path: Path, run: Run, far: tuple[Replica, Dataset]
 ) -> None:
