@@ -185,6 +185,13 @@ class Sync:
         )
         return self.away()
 
+    async def ask_again(self, timeout: float) -> bool:
+        """Ask all who are away once more, now; whether one has come back within ``timeout`` s."""
+        away = self.away()
+        for site in away:
+            self.expect(site)
+        return bool(away) and bool(away - await self.settle(timeout))
+
     async def wait_until_seen(self, site: str, seq: int, timeout: float) -> bool:
         """Wait until our copy of ``site`` goes as far as ``seq``; false if it does not in time."""
         return await self._news.until(lambda: self._log.latest(site) >= seq, timeout)

@@ -1,8 +1,8 @@
-"""Again: the same work planned once more, as it was asked for, with something decided."""
+"""Again: work planned once more, with something decided, or when a site may be back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,32 @@ from dataflow.placement.plan import Plan
 
 #: What a plan's options remember of how it was asked for, and planning takes.
 _OPTIONS = ("excluded", "rule", "reuse", "objective", "deadline", "budget", "quantile")
+
+#: How long (s) sites that are away have to answer before it is said that there is no plan without them.
+BACK_SECONDS = 8.0
+
+
+def plan_once_back(plan: Callable[[], Plan], ask_again: Callable[[], bool]) -> Plan:
+    """A plan; where there is none, one with the sites that were away and answer when asked again.
+
+    A connection that was cut is made anew in moments, and nobody wants to hear of it in between.
+
+    Parameters
+    ----------
+    ask_again
+        Asks all sites that are away; whether one answers now.
+
+    Raises
+    ------
+    PlacementError
+        If no plan is possible.
+    """
+    try:
+        return plan()
+    except PlacementError:
+        if not ask_again():
+            raise
+    return plan()
 
 
 def plan_again(participant: Participant, plan: Plan, user: str, pinned: Mapping[str, str]) -> Plan:

@@ -381,7 +381,7 @@ class Session(Connected):
         whole = arguments.one_graph(graph)
         self._must_be_open()
         self._hear_of_results()
-        plan = self._participant.plan(
+        plan = self._plan(
             whole,
             scope=scope,
             pinned=arguments.words(pinned, "pinned"),
@@ -423,6 +423,13 @@ class Session(Connected):
         words = arguments.words(pinned, "pinned")
         new = again.plan_again(self._participant, plan, self.user, words)
         return replace(new, notes=(*new.notes, *self._promises.notes_on(new)))
+
+    def _plan(self, graph: Graph, **asked: Any) -> Plan:
+        back = again.BACK_SECONDS
+        return again.plan_once_back(
+            lambda: self._participant.plan(graph, **asked),
+            lambda: self._run(self._participant.sync.ask_again(back)),
+        )
 
     def _place(self, result_at: str) -> str:
         if result_at != "here":
@@ -469,7 +476,7 @@ class Session(Connected):
         """
         graph = of_dataset(self._record(dataset))
         asked = {"asking": Asking(user=self.user), "told": {"window": arguments.seconds(window)}}
-        plan = self._participant.plan(graph, scope=scope, **asked)
+        plan = self._plan(graph, scope=scope, **asked)
         if not plan.copies:
             raise ScopeError(f"{scope!s} does not say where {graph.label(graph.key)!r} shall be")
         return self.submit(plan, **how)
