@@ -137,8 +137,8 @@ def test_a_notebook_goes_to_half_a_gigabyte(bed: Bed, tmp_path: Path) -> None:
         marks = host.run(f"ls {home}/marks").stdout.split()
         assert sorted(mark.partition("-")[0] for mark in marks) == ["go", "spread", "total"]
         crossed = bed.link("hpc").bytes - before
-        # Beside it, the first of the two sessions finds out how wide the road is.
-        assert crossed.to + crossed.from_ - sum(SIZES) < 2_000_000, crossed
+        # Beside it, the first of the two sessions finds out how wide the road is, and may look twice.
+        assert crossed.to + crossed.from_ - sum(SIZES) - SIZES[-1] < 2_000_000, crossed
     finally:
         if papermill is not None and papermill.poll() is None:
             papermill.kill()

@@ -47,7 +47,7 @@ def test_a_fast_road(bandwidth: float) -> None:
 
 def test_a_slow_road_is_not_filled() -> None:
     link, asked = measured(lambda nbytes: 0.1 + nbytes / 1e5)
-    assert asked == [0, 0, 0, 0, 0, 64_000]
+    assert asked == [0, 0, 0, 0, 0, 64_000, 64_000]
     assert link.bandwidth == pytest.approx(1e5)
 
 
@@ -57,8 +57,17 @@ def test_a_middling_road() -> None:
     assert link.bandwidth == pytest.approx(3e6)
 
 
+@pytest.mark.parametrize("late", [64_000, 1_000_000, 8_000_000])
+@pytest.mark.parametrize("stall", [0.2, 1.0])
+def test_an_agent_that_had_other_things_to_do(late: int, stall: float) -> None:
+    stalls = {late: stall}
+    link, asked = measured(lambda nbytes: 0.001 + nbytes / 200e6 + stalls.pop(nbytes, 0.0))
+    assert asked.count(8_000_000) in (1, 2)
+    assert link.bandwidth == pytest.approx(200e6, rel=0.2)
+
+
 def test_the_first_request_opens_the_connection() -> None:
-    times = iter([0.5, 0.02, 0.03, 0.021, 0.04, 0.3])
+    times = iter([0.5, 0.02, 0.03, 0.021, 0.04, 0.3, 0.4])
     link, _ = measured(lambda nbytes: next(times))
     assert link.latency == pytest.approx(0.02)
 
