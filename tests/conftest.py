@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -18,6 +19,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 from dataflow.testing.bed import Bed, up
 from dataflow.testing.bed.state import lock
+from dataflow.testing.copies import Copies
+from dataflow.testing.federation import Federation
 
 # "ci" is the default and gives the same examples in every run; "explore" looks for new ones;
 # "brief" is for a second Python, "long" for a night. Choose with HYPOTHESIS_PROFILE.
@@ -33,9 +36,12 @@ settings.register_profile("explore", deadline=None, print_blob=True)
 settings.register_profile("long", parent=settings.get_profile("explore"), max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-# Workers that the tests themselves start are copies of one process: hundreds of times seconds. What
-# they start agents, kernels and commands for starts its workers afresh, as with users.
+# Workers that the tests themselves start are copies of one process, and so are the agents of their
+# federations, with their workers: hundreds of times seconds. What kernels, commands and the hosts of the
+# bed start begins afresh, as with users.
 dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+Federation.copies = Copies()
+atexit.register(Federation.copies.close)
 
 #: What hosts of the test bed run: the Python of these tests, without their environment.
 PYTHON = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")

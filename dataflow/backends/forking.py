@@ -20,7 +20,7 @@ from dataflow.backends.cluster import IMPORTS, environment
 _METHOD = "distributed.worker.multiprocessing-method"
 _PRELOAD = ("distributed.nanny", "distributed.worker", *IMPORTS)
 #: What Dask gives to workers: a string has the same hash in all of them.
-_HASH_SEED = "6640"
+HASH_SEED = "6640"
 
 _lock = threading.Lock()
 _begun_with: dict[str, str] = {}
@@ -53,7 +53,7 @@ def prepare() -> dict[str, str]:
         # workers to have, and what Dask sets before it starts one.
         early = {**environment(), **dask.config.get("distributed.nanny.pre-spawn-environ", {})}
         if "PYTHONHASHSEED" not in before:
-            early["PYTHONHASHSEED"] = _HASH_SEED
+            early["PYTHONHASHSEED"] = HASH_SEED
         try:
             os.environ.update(
                 {name: str(value) for name, value in early.items() if name not in before}

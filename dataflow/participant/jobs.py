@@ -66,6 +66,8 @@ class Jobs:
         self._changes: dict[str, JobState] = {}
         self._summaries: dict[str, tuple[str, tuple[str, ...]]] = {}
         self._keepers: dict[str, str] = {}
+        #: Jobs that others took from us, and of which we have heard no news yet.
+        self._given: set[str] = set()
 
     async def submit(self, created: JobCreated, payloads: Mapping[str, bytes]) -> str:
         """Coordinate a job; it is in the journal when this returns."""
@@ -88,6 +90,7 @@ class Jobs:
             return
         await self._ways.to(site).submit(created, payloads, bear=last)
         self._keepers[created.job] = site
+        self._given.add(created.job)
 
     async def job(self, job_id: str) -> JobView:
         """A job of any site, by the word of its coordinator where that answers.
@@ -125,17 +128,18 @@ class Jobs:
         await self._ways.to(await self._keeper(job_id)).ask(job_id, what, by)
 
     async def jobs(self) -> Sequence[JobView]:
-        """All jobs of the federation, newest first, as last heard."""
-        away = self._away()
-        views = []
-        for summary in self._records.jobs():
+        """All jobs of the federation, newest first, as last heard; ours are among them at once."""
+        away, heard = self._away(), self._records.jobs()
+        self._given -= {summary.id for summary in heard}
+        views = [await self.job(job_id) for job_id in sorted(self._given)]
+        for summary in heard:
             if self._journal.knows(summary.id):
                 views.append(self._seen(view_of(self.coordinator.state(summary.id), self._name)))
             elif summary.coordinator in away:
                 views.append(_hearsay(summary, f"{summary.coordinator} does not answer"))
             else:
                 views.append(_view_of_summary(summary))
-        return views
+        return sorted(views, key=lambda view: view.created, reverse=True)
 
     async def ledger(self, job: str | None) -> Sequence[LedgerEntry]:
         """What crossed links for a job; without one, what this site has served to others."""

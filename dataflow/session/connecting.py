@@ -130,7 +130,8 @@ def _quiet() -> None:
     if not structlog.is_configured():
         structlog.configure(
             wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+            # Where errors go when they come: what it is now may be closed by then.
+            logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         )
 
 

@@ -11,8 +11,8 @@ told any other address, so that what crosses between sites can be counted, slowe
         federation.kill("groningen")          # the agent and its workers, at once
         federation.restart("groningen")       # the same site, its state, its address
 
-All processes carry a mark in their environment; by it they are found, measured, and ended one by
-one when the federation ends, however it ends.
+All processes carry a mark in their environment, or are of an agent's session; by that they are found,
+measured, and ended one by one when the federation ends, however it ends.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 import psutil
@@ -40,6 +40,7 @@ import yaml
 from dataflow.agent.certificates import make_pair
 from dataflow.client.pinned import pinned_tls
 from dataflow.config.records import CERTIFICATE_FILE, KEY_FILE
+from dataflow.testing.copies import Copies, Copy
 from dataflow.testing.wire import Crossed, Wire
 
 if TYPE_CHECKING:
@@ -100,7 +101,14 @@ class Federation:
     RuntimeError
         On entering, if an agent does not get ready; with the end of its log. Nothing is left
         running then.
+
+    Attributes
+    ----------
+    copies
+        What agents are forked from, in all federations of this process; by default each starts afresh.
     """
+
+    copies: ClassVar[Copies | None] = None
 
     def __init__(
         self,
@@ -128,7 +136,9 @@ class Federation:
         self._rate = rate
         self._ready_within = ready_within
         self._id = secrets.token_hex(8)
-        self._agents: dict[str, subprocess.Popen[bytes]] = {}
+        self._agents: dict[str, subprocess.Popen[bytes] | Copy] = {}
+        #: Sites, and the sessions of all agents that they have had.
+        self._sessions: dict[str, set[int]] = {}
         self._addresses: dict[str, str] = {}
         self._tokens = {name: secrets.token_urlsafe(24) for name in (*self.settings, *self._users)}
         self._before: str | None = None
@@ -446,20 +456,27 @@ class Federation:
             CREDENTIALS_FILE: str(self._credentials),
             MARK: self._mark(site),
         }
+        words = ("agent", "--config", str(self.root(site) / "site.yaml"))
         with open(self.root(site) / "agent.log", "ab") as log:
             log.write(f"--- start {time.time():.3f}\n".encode())
-            self._agents[site] = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "dataflow", "agent"),
-                    *("--config", str(self.root(site) / "site.yaml")),
-                ],
-                cwd=self.root(site),
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            log.flush()
+            agent: subprocess.Popen[bytes] | Copy
+            if self.copies is not None:
+                agent = self.copies.start(
+                    words, cwd=self.root(site), environment=environment, log=Path(log.name)
+                )
+            else:
+                agent = subprocess.Popen(
+                    [sys.executable, "-m", "dataflow", *words],
+                    cwd=self.root(site),
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        self._agents[site] = agent
+        self._sessions.setdefault(site, set()).add(agent.pid)
 
     def _wait_ready(self, sites: Iterable[str]) -> None:
         limit = time.monotonic() + self._ready_within
@@ -498,8 +515,14 @@ class Federation:
 
     def _marked(self, site: str = "") -> list[psutil.Process]:
         found = []
+        sessions = (
+            self._sessions.get(site, set()) if site else set().union(*self._sessions.values())
+        )
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
+                if os.getsid(process.pid) in sessions:
+                    found.append(process)
+                    continue
                 mark = process.environ().get(MARK, "")
                 if mark == self._mark(site) or (not site and mark.startswith(self._id)):
                     found.append(process)

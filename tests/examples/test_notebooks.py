@@ -45,7 +45,7 @@ def execute(name: str, folder: Path, parameters: dict[str, object]) -> dict[str,
         ],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr[-6000:]
     notebook: dict[str, Any] = json.loads(target.read_text())
@@ -96,6 +96,7 @@ def test_every_notebook_is_tried() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", sorted(PARAMETERS))
 def test_notebook(name: str, tmp_path: Path) -> None:
     if name == "04_two_universities":

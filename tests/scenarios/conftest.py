@@ -21,6 +21,9 @@ import pytest
 import dataflow as flow
 from dataflow.testing.federation import Federation, SiteSettings
 
+#: Federations that all stories share.
+_running: list[Federation] = []
+
 SITES = ("p0", "p1", "p2", "p3", "p4", "p5")
 
 
@@ -33,7 +36,16 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     with Federation(folder, sites, users=users, ready_within=60) as federation:
         with flow.connect(federation.sites_file, state=folder / "first") as session:
             federation.wait_measured(session)
+        _running.append(federation)
         yield federation
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Six idle agents would take half of a processor until the last test of all."""
+    folder = Path(__file__).parent
+    for running in _running if nextitem is None or folder not in nextitem.path.parents else []:
+        running.stop()
 
 
 @pytest.fixture(autouse=True)

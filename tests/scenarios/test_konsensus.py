@@ -70,6 +70,7 @@ def test_ko01_one_dataset_elsewhere(
     begun = time.perf_counter()
     job = session.submit(graph)
     assert time.perf_counter() - begun < 2.0, "the id comes before the work is done"
+    assert session.jobs()[0].id == job.id, "also while the news of it is on its way"
     job.wait(60)
     assert job.status == "done"
     left = federation.wires["p1"].bytes_out - before
