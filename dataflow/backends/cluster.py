@@ -13,6 +13,7 @@ import structlog
 
 from dataflow.backends.base import Demand, Lease
 from dataflow.backends.nanny import end_worker
+from dataflow.backends.pages import offer
 from dataflow.backends.programs import RunsPrograms
 from dataflow.backends.pulse import watch
 
@@ -33,8 +34,9 @@ PACE = {
     "distributed.worker.memory.monitor-interval": "250ms",
 }
 
-#: Who may fail how often is the driver's decision, which knows what a task means.
-SCHEDULER_OPTIONS = {"allowed_failures": 0}
+#: Who may fail how often is the driver's decision, which knows what a task means. Pages come when
+#: somebody looks at them.
+SCHEDULER_OPTIONS = {"allowed_failures": 0, "dashboard": False}
 
 
 class ClusterBackend(ABC):
@@ -151,6 +153,7 @@ class ClusterBackend(ABC):
         # Takes a second the first time, in which the event loop has better things to do.
         await asyncio.to_thread(_keep_pace)
         self._cluster = await self._make_cluster()
+        offer(self._cluster.scheduler)
         from distributed import Client
 
         self._client = await Client(  # type: ignore[no-untyped-call]

@@ -185,7 +185,6 @@ def _import() -> None:
     for name in (
         "dataflow.cli.app",
         "dataflow.storage.probe",
-        "distributed.dashboard.scheduler",
         "distributed.nanny",
         "distributed.worker",
         *IMPORTS,

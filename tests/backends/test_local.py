@@ -88,6 +88,45 @@ def test_listens_on_loopback_only(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_pages_are_loaded_when_somebody_looks(tmp_path: Path) -> None:
+    """In a process of its own, which has not loaded them for anybody else."""
+    script = f"""
+import asyncio, sys, urllib.error, urllib.request
+from pathlib import Path
+from dataflow.backends.local import LocalBackend
+
+def look(page):
+    with urllib.request.urlopen(page, timeout=60) as answer:
+        return answer.read().decode()
+
+async def main():
+    folder = Path({str(tmp_path)!r})
+    backend = LocalBackend(workers=1, threads=1, memory=10**9, directory=folder)
+    try:
+        await backend.start()
+        page = backend.dashboard
+        await asyncio.to_thread(look, page + "/json/counts.json")
+        assert "bokeh" not in sys.modules
+        found = await asyncio.gather(*(asyncio.to_thread(look, page) for _ in range(3)))
+        assert "bokeh" in sys.modules
+        assert all("Dask" in one and "Bokeh" in one for one in found), found
+        assert "Workers" in await asyncio.to_thread(look, page + "/workers")
+        try:
+            await asyncio.to_thread(look, page + "/no-such-page")
+        except urllib.error.HTTPError as error:
+            assert error.code == 404
+    finally:
+        await backend.close()
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=200, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_dashboard_counts(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as backend:
