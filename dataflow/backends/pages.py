@@ -24,7 +24,7 @@ def offer(scheduler: Any) -> None:
     """
     from tornado import web
 
-    application = getattr(scheduler, "http_application", None)
+    application: Any = getattr(scheduler, "http_application", None)
     if application is None:
         return
     loading: asyncio.Future[Any] | None = None
@@ -32,15 +32,15 @@ def offer(scheduler: Any) -> None:
     class FirstLook(web.RequestHandler):
         async def get(self) -> None:
             nonlocal loading
-            if loading is None:
+            if loading is None or (loading.done() and first in application.applications):
                 loading = asyncio.ensure_future(load())
             await asyncio.shield(loading)  # whoever looks may go away meanwhile
-            self.redirect(self.request.uri or "/")
+            self.redirect("/" + (self.request.uri or "").lstrip("/"))
 
     async def load() -> None:
         pages = await asyncio.to_thread(import_module, _PAGES)
-        application.applications.remove(first)
         pages.connect(application, scheduler.http_server, scheduler)
+        application.applications.remove(first)
 
     first = web.Application([(r".*", FirstLook)])
     application.add_application(first)

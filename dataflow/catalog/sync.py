@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -185,12 +185,19 @@ class Sync:
         )
         return self.away()
 
-    async def ask_again(self, timeout: float) -> bool:
-        """Ask all who are away once more, now; whether one has come back within ``timeout`` s."""
-        away = self.away()
+    async def ask_again(self, sites: Collection[str], timeout: float) -> bool:
+        """Ask these once more, now; whether one that was away has answered.
+
+        Ends with the first that answers, when all have failed, or after ``timeout`` s.
+        """
+        away = self.away().intersection(sites)
         for site in away:
             self.expect(site)
-        return bool(away) and bool(away - await self.settle(timeout))
+        asked = [self._others[site] for site in away if site in self._others]
+        await self._news.until(
+            lambda: bool(away - self.away()) or all(one.tried for one in asked), timeout
+        )
+        return bool(away - self.away())
 
     async def wait_until_seen(self, site: str, seq: int, timeout: float) -> bool:
         """Wait until our copy of ``site`` goes as far as ``seq``; false if it does not in time."""
@@ -279,7 +286,9 @@ class Sync:
                 log.exception("look_for_news_failed", site=other.site)
                 reached = False
             other.failures = 0 if reached else other.failures + 1
-            if not other.tried or other.failures == 1:
+            # Who was told meanwhile that the way has come about wants to know what a new look finds.
+            asked = not other.tried and (reached or not other.wake.is_set())
+            if asked or (other.tried and other.failures == 1):
                 other.tried = True
                 self._unsettle()
                 self._news.announce()

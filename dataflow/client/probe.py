@@ -21,6 +21,8 @@ SIZES = (64_000, 1_000_000, 8_000_000)
 #: A fetch that takes longer (s) tells enough.
 ENOUGH_SECONDS = 0.25
 _ROUND_TRIPS = 5
+#: What takes as long (s) was no busy moment.
+_NO_MOMENT_SECONDS = 5.0
 #: Objects to choose from where nothing may be written.
 _LISTED = 100
 
@@ -167,7 +169,8 @@ async def _measured(
     bandwidth = 0.0
     for nbytes in sizes:
         taken = await seconds(nbytes)
-        if pace(nbytes, taken) < bandwidth / 2 or (not bandwidth and taken > ENOUGH_SECONDS):
+        slow = pace(nbytes, taken) < bandwidth / 2 or (not bandwidth and taken > ENOUGH_SECONDS)
+        if slow and taken < _NO_MOMENT_SECONDS:
             taken = min(taken, await seconds(nbytes))
         bandwidth = pace(nbytes, taken)
         if taken > ENOUGH_SECONDS:

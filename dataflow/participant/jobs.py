@@ -10,7 +10,7 @@ from typing import Literal
 from dataflow.catalog.entries import JobSummary
 from dataflow.catalog.records import Records
 from dataflow.documents import from_document
-from dataflow.errors import SiteUnreachable, UnknownJob
+from dataflow.errors import DataflowError, SiteUnreachable, UnknownJob
 from dataflow.execution.coordinator import Coordinator
 from dataflow.execution.driver import Surroundings
 from dataflow.execution.events import Event, JobCreated
@@ -67,7 +67,7 @@ class Jobs:
         self._summaries: dict[str, tuple[str, tuple[str, ...]]] = {}
         self._keepers: dict[str, str] = {}
         #: Jobs that others took from us, and of which we have heard no news yet.
-        self._given: set[str] = set()
+        self._given: dict[str, JobSummary] = {}
 
     async def submit(self, created: JobCreated, payloads: Mapping[str, bytes]) -> str:
         """Coordinate a job; it is in the journal when this returns."""
@@ -90,7 +90,16 @@ class Jobs:
             return
         await self._ways.to(site).submit(created, payloads, bear=last)
         self._keepers[created.job] = site
-        self._given.add(created.job)
+        self._given[created.job] = JobSummary(
+            id=created.job,
+            status="created",
+            user=created.user,
+            tags=created.tags,
+            coordinator=site,
+            created=created.time,
+            updated=created.time,
+            results=created.plan.outputs,
+        )
 
     async def job(self, job_id: str) -> JobView:
         """A job of any site, by the word of its coordinator where that answers.
@@ -130,9 +139,12 @@ class Jobs:
     async def jobs(self) -> Sequence[JobView]:
         """All jobs of the federation, newest first, as last heard; ours are among them at once."""
         away, heard = self._away(), self._records.jobs()
-        self._given -= {summary.id for summary in heard}
-        views = [await self.job(job_id) for job_id in sorted(self._given)]
         for summary in heard:
+            self._given.pop(summary.id, None)
+        given = [summary for summary in self._given.values() if summary.coordinator not in away]
+        views = list(await asyncio.gather(*map(self._by_its_keeper, given)))
+        waiting = [summary for summary in self._given.values() if summary.coordinator in away]
+        for summary in (*waiting, *heard):
             if self._journal.knows(summary.id):
                 views.append(self._seen(view_of(self.coordinator.state(summary.id), self._name)))
             elif summary.coordinator in away:
@@ -140,6 +152,13 @@ class Jobs:
             else:
                 views.append(_view_of_summary(summary))
         return sorted(views, key=lambda view: view.created, reverse=True)
+
+    async def _by_its_keeper(self, summary: JobSummary) -> JobView:
+        try:
+            document = await self._ways.to(summary.coordinator).job_document(summary.id)
+        except DataflowError as error:  # what we handed over is all that we know
+            return _hearsay(summary, str(error))
+        return from_document(JobView, document)
 
     async def ledger(self, job: str | None) -> Sequence[LedgerEntry]:
         """What crossed links for a job; without one, what this site has served to others."""

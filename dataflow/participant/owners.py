@@ -157,8 +157,6 @@ def ask_owners(
         if site.operations
     }
 
-    tables = _tables(graph, snapshot.replicas)
-
     def check(
         graph: Graph, rights: Mapping[str, Sequence[Right]], given: Mapping[str, Rows]
     ) -> Table:
@@ -170,7 +168,7 @@ def ask_owners(
             installed=installed,
             rights=rights,
             given=given,
-            tables=tables,
+            tables=_tables(graph, snapshot, excluded, owners.avoid),
         )
 
     owners = _Owners(graph, snapshot, asking)
@@ -201,9 +199,22 @@ def ask_owners(
     )
 
 
-def _tables(graph: Graph, replicas: Mapping[str, Sequence[Replica]]) -> dict[str, frozenset[str]]:
-    """What a graph reads of tables in databases and has no other copy, and the sites of these."""
-    found = {key: replicas.get(key, ()) for key in graph.sources}
+def _tables(
+    graph: Graph,
+    snapshot: Snapshot,
+    excluded: Mapping[str, str],
+    avoid: frozenset[tuple[str, str]],
+) -> dict[str, frozenset[str]]:
+    """What a graph reads of tables in databases and has no other copy to use, and the sites of these."""
+    without = snapshot.topology.away | excluded.keys()
+    found = {
+        key: [
+            copy
+            for copy in snapshot.replicas.get(key, ())
+            if copy.site not in without and (key, copy.site) not in avoid
+        ]
+        for key in graph.sources
+    }
     return {
         key: frozenset(copy.site for copy in copies)
         for key, copies in found.items()

@@ -239,7 +239,12 @@ def _rest_of(
     scope = scope_of(plan.options.get("scope") or None)
     excluded |= dict.fromkeys(state.lost, "lost during this job")
     asking = asked_again(plan.request, state.user, now)
-    answer = ask_owners(graph, snapshot, asking, scope=scope, excluded=excluded)
+    there = {
+        key: tuple(copy for copy in copies if copy.url not in state.gone)
+        for key, copies in snapshot.replicas.items()
+    }
+    seen = replace(snapshot, replicas=there) if state.gone else snapshot
+    answer = ask_owners(graph, seen, asking, scope=scope, excluded=excluded)
     copies = answer.readable(_copies(state, snapshot, answer.graph, excluded))
     # a deadline was for the whole: the rest goes on without, as well as it can
     aim = aim_of(plan.options.get("objective") or "balanced")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,15 +18,21 @@ _OPTIONS = ("excluded", "rule", "reuse", "objective", "deadline", "budget", "qua
 BACK_SECONDS = 8.0
 
 
-def plan_once_back(plan: Callable[[], Plan], ask_again: Callable[[], bool]) -> Plan:
-    """A plan; where there is none, one with the sites that were away and answer when asked again.
+def plan_once_back(
+    plan: Callable[[], Plan],
+    away: Callable[[], Collection[str]],
+    ask_again: Callable[[Collection[str]], bool],
+) -> Plan:
+    """A plan; where there is none, one with sites that were away and answer when asked again.
 
     A connection that was cut is made anew in moments, and nobody wants to hear of it in between.
 
     Parameters
     ----------
+    away
+        Sites that do not answer. Only one that the refusal names can be what it is about.
     ask_again
-        Asks all sites that are away; whether one answers now.
+        Asks sites once more; whether one answers now.
 
     Raises
     ------
@@ -35,8 +41,9 @@ def plan_once_back(plan: Callable[[], Plan], ask_again: Callable[[], bool]) -> P
     """
     try:
         return plan()
-    except PlacementError:
-        if not ask_again():
+    except PlacementError as error:
+        named = [site for site in away() if site in str(error)]
+        if not named or not ask_again(named):
             raise
     return plan()
 

@@ -421,14 +421,16 @@ class Session(Connected):
         self._must_be_open()
         self._hear_of_results()
         words = arguments.words(pinned, "pinned")
-        new = again.plan_again(self._participant, plan, self.user, words)
+        new = self._once_back(lambda: again.plan_again(self._participant, plan, self.user, words))
         return replace(new, notes=(*new.notes, *self._promises.notes_on(new)))
 
     def _plan(self, graph: Graph, **asked: Any) -> Plan:
-        back = again.BACK_SECONDS
+        return self._once_back(lambda: self._participant.plan(graph, **asked))
+
+    def _once_back(self, plan: Callable[[], Plan]) -> Plan:
+        sync = self._participant.sync
         return again.plan_once_back(
-            lambda: self._participant.plan(graph, **asked),
-            lambda: self._run(self._participant.sync.ask_again(back)),
+            plan, sync.away, lambda sites: self._run(sync.ask_again(sites, again.BACK_SECONDS))
         )
 
     def _place(self, result_at: str) -> str:
@@ -502,7 +504,10 @@ class Session(Connected):
             If it is not clear what is to be moved, or that cannot be given up.
         """
         asking = Asking(user=self.user)
-        plan = self._participant.plan_move(self._record(dataset), to, source, asking=asking)
+        known = self._record(dataset)
+        plan = self._once_back(
+            lambda: self._participant.plan_move(known, to, source, asking=asking)
+        )
         return self.submit(plan, **how)
 
     def _record(self, dataset: str | Dataset) -> Dataset:

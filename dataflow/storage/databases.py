@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -113,6 +114,32 @@ def tables(url: str, credentials: Mapping[str, str], options: Mapping[str, str])
 # --- the server ---------------------------------------------------------------------------------------
 
 
+#: Of errors of PostgreSQL the classes, and of MySQL's the numbers, whose text says nothing of rows:
+#: connections, accounts, names, rights, resources, and what is no reading.
+_TOLD_STATES = ("08", "25", "28", "3D", "3F", "42", "53", "57", "58")
+_TOLD_NUMBERS = (
+    *(
+        1040,
+        1042,
+        1044,
+        1045,
+        1046,
+        1049,
+        1053,
+        1054,
+        1064,
+        1102,
+        1103,
+        1129,
+        1130,
+        1142,
+        1143,
+        1146,
+    ),
+    *(1203, 1205, 1213, 1226, 1227, 1290, 1356, 1370, 1698, 1792, 1969),
+)
+
+
 def _library(url: str) -> Any:
     try:
         import sqlalchemy
@@ -204,11 +231,20 @@ def _reason(error: Exception) -> str:
     import sqlalchemy
 
     said = getattr(error, "orig", None) or error
-    told = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.ProgrammingError)
-    if isinstance(error, sqlalchemy.exc.DBAPIError) and not isinstance(error, told):
+    if isinstance(error, sqlalchemy.exc.DataError):
         return f"a value in it cannot be read ({type(said).__name__})"
+    code = getattr(said, "sqlstate", None) or next(iter(getattr(said, "args", ())), None)
+    if isinstance(error, sqlalchemy.exc.DBAPIError) and not _is_told(code):
+        return f"the server refuses ({type(said).__name__}, {code})"
     text = str(said.args[-1] if getattr(said, "args", ()) else said).strip()
     return text.partition("\n")[0] or type(said).__name__
+
+
+def _is_told(code: Any) -> bool:
+    """Whether the text to a server's code is about the connection, rights or names, and no row's value."""
+    if isinstance(code, int):
+        return code in _TOLD_NUMBERS or 2000 <= code < 3000
+    return not re.fullmatch("[0-9A-Z]{5}", str(code)) or code[:2] in _TOLD_STATES
 
 
 def _select(table: Table) -> Any:

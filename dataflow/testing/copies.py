@@ -96,7 +96,7 @@ class Copies:
         Raises
         ------
         RuntimeError
-            If there is no process to copy any more.
+            If the process that is copied ends twice.
         """
         asked = {
             "words": words,
@@ -105,16 +105,23 @@ class Copies:
             "log": str(log),
         }
         with self._lock:
-            if self._process is None:
-                self._process = self._begin()
-            assert self._process.stdin is not None
-            assert self._process.stdout is not None
-            self._process.stdin.write(json.dumps(asked).encode() + b"\n")
-            self._process.stdin.flush()
-            answer = self._process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"the process to copy has ended: {self._process.wait()}")
-        return Copy(int(answer))
+            for _ in range(2):  # one that has ended is begun anew, once
+                if self._process is None:
+                    self._process = self._begin()
+                if answer := self._asked(self._process, asked):
+                    return Copy(int(answer))
+                status = self._process.wait()
+                self._process = None
+        raise RuntimeError(f"the process to copy has ended with status {status}")
+
+    @staticmethod
+    def _asked(process: subprocess.Popen[bytes], asked: Mapping[str, Any]) -> bytes:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(asked).encode() + b"\n")
+            process.stdin.flush()
+        return process.stdout.readline()
 
     def close(self) -> None:
         """End the process that is copied; copies go on."""
@@ -155,6 +162,8 @@ class Copies:
 
 def main() -> None:
     """Be copied for each line of standard input, and tell who the copy is, until there are no more."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print is no answer
     _import()
     gc.collect()
     gc.freeze()  # what all have in common is not looked through, and so not copied, again
@@ -163,10 +172,11 @@ def main() -> None:
         asked = json.loads(line)
         pid = os.fork()
         if pid == 0:
+            answers.close()
             _become(asked)
             return
-        sys.stdout.buffer.write(f"{pid}\n".encode())
-        sys.stdout.buffer.flush()
+        answers.write(f"{pid}\n".encode())
+        answers.flush()
 
 
 def _import() -> None:
@@ -208,6 +218,7 @@ def _become(asked: Mapping[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.environ[METHOD] = "forkserver"
+    sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     import dask
 
     dask.config.refresh()

@@ -224,10 +224,12 @@ class Federation:
         for agent in self._agents.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 agent.wait(max(0.1, limit - time.monotonic()))
-        _end(self._marked())
+        if self._agents:
+            _end(self._marked())
         for agent in self._agents.values():
             agent.wait()
         self._agents.clear()
+        self._sessions.clear()  # the numbers may be others' by and by
         for wire in self.wires.values():
             wire.close()
         if os.environ.get(CREDENTIALS_FILE) == str(self._credentials):
@@ -240,6 +242,7 @@ class Federation:
         """SIGKILL to the agent and all of its workers, as when the power goes; returns when gone."""
         _end(self.processes(site))
         self._agents[site].wait()
+        self._sessions[site].clear()
 
     def kill_agent(self, site: str) -> None:
         """SIGKILL to the agent's own process only; what becomes of its workers is its business."""
@@ -485,7 +488,7 @@ class Federation:
             while _LISTENING not in self.log(site).rpartition("--- start")[2]:
                 if agent.poll() is not None or time.monotonic() > limit:
                     why = (
-                        f"ended with status {agent.returncode}"
+                        f"ended{_status(agent)}"
                         if agent.poll() is not None
                         else f"is not ready after {self._ready_within:g} s"
                     )
@@ -527,6 +530,10 @@ class Federation:
                 if mark == self._mark(site) or (not site and mark.startswith(self._id)):
                     found.append(process)
         return found
+
+
+def _status(agent: subprocess.Popen[bytes] | Copy) -> str:
+    return f" with status {agent.returncode}" if isinstance(agent, subprocess.Popen) else ""
 
 
 def _end(processes: Sequence[psutil.Process]) -> None:

@@ -414,12 +414,13 @@ def test_a_site_to_which_the_way_came_about_is_asked_at_once(tmp_path: Path) -> 
                 late.sync.expect("nobody")
                 assert await late.sync.settle() == frozenset()
                 assert asyncio.get_running_loop().time() - start < 0.1
-                assert not await late.sync.ask_again(60), "nobody is away"
+                assert not await late.sync.ask_again(["a", "nobody"], 60), "nobody is away"
                 await a.down()
                 await until(lambda: late.sync.away() == {"a"}, 30)
-                assert not await late.sync.ask_again(60), "it does not answer"
+                assert not await late.sync.ask_again(["a"], 60), "it does not answer"
+                assert not await late.sync.ask_again([], 60), "nobody is asked"
                 await a.up()
-                assert await late.sync.ask_again(60)
+                assert await late.sync.ask_again(["a"], 60)
             finally:
                 await late.end()
 

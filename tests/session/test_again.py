@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -31,9 +32,14 @@ def planning(*answers: Any) -> tuple[Any, list[str]]:
     ("answers", "back", "expected"),
     [
         ((A_PLAN,), True, ["plan"]),
-        ((PlacementError("cluster is away"), A_PLAN), True, ["plan", "ask", "plan"]),
-        ((PlacementError("cluster is away"),), False, ["plan", "ask"]),
-        ((PlacementError("away"), PlacementError("no room")), True, ["plan", "ask", "plan"]),
+        ((PlacementError("cluster is away"), A_PLAN), True, ["plan", "ask cluster", "plan"]),
+        ((PlacementError("cluster is away"),), False, ["plan", "ask cluster"]),
+        (
+            (PlacementError("cluster: away"), PlacementError("no room")),
+            True,
+            ["plan", "ask cluster", "plan"],
+        ),
+        ((PlacementError("no room at delft"),), True, ["plan"]),
         ((NotGranted({"vu": "no relation"}),), True, ["plan"]),
     ],
 )
@@ -42,14 +48,14 @@ def test_who_was_away_is_asked_before_no_is_said(
 ) -> None:
     plan, said = planning(*answers)
 
-    def ask_again() -> bool:
-        said.append("ask")
+    def ask_again(sites: Collection[str]) -> bool:
+        said.append("ask " + " ".join(sites))
         return back
 
     if answers[-1] is A_PLAN:
-        assert plan_once_back(plan, ask_again) is A_PLAN
+        assert plan_once_back(plan, lambda: frozenset({"cluster", "moon"}), ask_again) is A_PLAN
     else:
         with pytest.raises(type(answers[-1])) as error:
-            plan_once_back(plan, ask_again)
+            plan_once_back(plan, lambda: frozenset({"cluster", "moon"}), ask_again)
         assert error.value is answers[-1]
     assert said == expected
