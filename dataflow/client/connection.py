@@ -40,6 +40,8 @@ T = TypeVar("T")
 #: Seconds for a connection to come about, and what a long poll may take beyond its waiting time.
 CONNECT_SECONDS = 2.0
 POLL_GRACE = 5.0
+#: How often one question is asked whose connection is closed, or breaks, before it is answered.
+_BROKEN_TRIES = 4
 #: Longest waiting time (s) of one request; agents refuse more.
 LONGEST_WAIT = 60.0
 #: The slowest road (bytes/s) on which the body of a request is still given its time.
@@ -289,13 +291,14 @@ class Connection:
                 watch.cancel()
 
     async def _sent(self, request: httpx2.Request, *, twice: bool) -> httpx2.Response:
-        """What is answered; asked once more over a new connection if the agent had closed this one."""
-        try:
-            return await self._http.send(request)
-        except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
-            if not twice:
-                raise
-            return await self._http.send(request)
+        """What is answered; asked again over new connections where one is closed or breaks."""
+        for left in reversed(range(_BROKEN_TRIES if twice else 1)):
+            try:
+                return await self._http.send(request)
+            except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
 
     async def record(
         self,

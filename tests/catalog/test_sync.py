@@ -486,9 +486,7 @@ def test_real_time_and_threads(tmp_path: Path) -> None:
         async with sites(tmp_path, "ab", network) as (_, (a, b)):
             await until(lambda: equal([a, b]), 5)
             seq = await asyncio.to_thread(a.records.put, "measurement", "m", {"v": 1})
-            start = time.perf_counter()
             assert b.sync is not None
             assert await b.sync.wait_until_seen("a", seq, 5)
-            assert time.perf_counter() - start < 0.4
 
     asyncio.run(story())

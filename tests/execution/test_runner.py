@@ -179,14 +179,12 @@ def test_step_is_stored_and_told(bench: Bench, run: Run) -> None:
     assert manifest.provenance["environment"] == lineage.environment
 
 
-def test_order_is_taken_in_milliseconds(bench: Bench, run: Run) -> None:
+def test_an_order_is_taken_before_its_work_is_done(bench: Bench, run: Run) -> None:
     order = bench.order(slept(bench.array([1]), seconds=0.3))
 
     async def story() -> None:
-        begun = time.perf_counter()
         await bench.runner.start(order)
         await bench.runner.start(order)
-        assert time.perf_counter() - begun < 0.05
         assert await bench.runner.follow(order.id, 0, 0) == ()
         assert len(await bench.reports(order)) == 2
 
@@ -255,10 +253,10 @@ def test_independent_steps_run_at_the_same_time(bench: Bench, run: Run) -> None:
     data = bench.array([1])
     run(bench.stored(doubled(data)))
     note = bench.lines("pids")
-    graphs = [slept(data, seconds=1 + n / 100, note=str(note)) for n in range(2)]
+    graphs = [slept(data, seconds=4 + n / 100, note=str(note)) for n in range(2)]
     begun = time.monotonic()
     stored = run(bench.stored(*graphs))
-    assert time.monotonic() - begun < 1.9
+    assert time.monotonic() - begun < 8, "one after the other they sleep longer"
     assert len(stored) == 2
     assert len(set(note.read_text().split())) == 2
 
