@@ -14,8 +14,9 @@ from dataflow.placement.plan import Plan
 #: What a plan's options remember of how it was asked for, and planning takes.
 _OPTIONS = ("excluded", "rule", "reuse", "objective", "deadline", "budget", "quantile")
 
-#: How long (s) sites that are away have to answer before it is said that there is no plan without them.
-BACK_SECONDS = 8.0
+#: How long (s) sites that are away have to answer before it is said that there is no plan without them:
+#: enough for a connection that is being made anew; who is cut off is told within two seconds.
+BACK_SECONDS = 1.0
 
 
 def plan_once_back(
