@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from contextlib import suppress
+
+#: How long to wait for the pipes of a command that was killed (s).
+_PIPE_SECONDS = 2.0
 
 
 async def said(*command: str, seconds: float, stdin: str | None = None) -> tuple[int, str, str]:
@@ -15,7 +19,8 @@ async def said(*command: str, seconds: float, stdin: str | None = None) -> tuple
     Raises
     ------
     TimeoutError
-        If it did not end in time; it is killed then. What it asked for may be done all the same.
+        If it did not end in time; it is killed then, with what it has started. What it asked for may
+        be done all the same.
     OSError
         If there is no such command.
     """
@@ -25,13 +30,18 @@ async def said(*command: str, seconds: float, stdin: str | None = None) -> tuple
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "LC_ALL": "C"},
+        start_new_session=True,
     )
     try:
         async with asyncio.timeout(seconds):
             out, err = await process.communicate(None if stdin is None else stdin.encode())
     except BaseException:
         with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(
+            TimeoutError
+        ):  # a pipe ends with the last that holds it, and may be elsewhere
+            async with asyncio.timeout(_PIPE_SECONDS):
+                await process.communicate()
         raise
     return process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace")

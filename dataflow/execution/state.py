@@ -35,7 +35,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from dataflow.datasets import Replica
+from dataflow.datasets import Dataset, Replica
 from dataflow.errors import (
     JobCancelled,
     JobError,
@@ -167,6 +167,11 @@ class JobState:
     def done(self) -> int:
         """Units of the present plan that are through."""
         return sum(unit.status == "ended" for unit in self.units.values())
+
+    def dataset(self, key: str) -> Dataset | None:
+        """The dataset with a key, if this job has stored it or its graph began with it."""
+        made = next((s.dataset for (k, _), s in self.stored.items() if k == key), None)
+        return made or self.plan.sources.get(key)
 
     def results(self) -> dict[str, tuple[Replica, ...]]:
         """Key of each result asked for → the copies that this job knows of."""

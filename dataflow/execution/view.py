@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -25,7 +25,7 @@ class JobView:
     done, total
         Units (segments and transfers) that are through, and all.
     results
-        Label of a result → its dataset, as far as it is stored.
+        Label of a result → its dataset, as far as it is stored; also where it was there before.
     outputs
         Keys of all results, in the order in which they were asked for.
     message
@@ -76,14 +76,26 @@ class LedgerEntry:
     label: str = ""
 
 
-def view_of(state: JobState, coordinator: str, now: float | None = None) -> JobView:
-    """What to show of a job, at ``now`` or as it was when something happened last."""
-    labels = {key: state.plan.label(key) for key in state.plan.outputs}
+def view_of(
+    state: JobState,
+    coordinator: str,
+    now: float | None = None,
+    before: Callable[[str], Dataset | None] = lambda key: None,
+) -> JobView:
+    """What to show of a job, at ``now`` or as it was when something happened last.
+
+    Parameters
+    ----------
+    before
+        Says which dataset has a key that this job did not make: a result that was there before.
+    """
     found = {}
-    for key, label in labels.items():
-        stored = next((s for (k, _), s in state.stored.items() if k == key), None)
-        if stored is not None:
-            found[label] = stored.dataset
+    for key in state.plan.outputs:
+        dataset = state.dataset(key)
+        if dataset is None and key in state.plan.replicas:
+            dataset = before(key)
+        if dataset is not None:
+            found[state.plan.label(key)] = dataset
     return JobView(
         id=state.job,
         status=state.status,

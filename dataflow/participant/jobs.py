@@ -9,6 +9,8 @@ from typing import Literal
 
 from dataflow.catalog.entries import JobSummary
 from dataflow.catalog.records import Records
+from dataflow.catalog.snapshot import Snapshot
+from dataflow.datasets import Dataset
 from dataflow.documents import from_document
 from dataflow.errors import DataflowError, SiteUnreachable, UnknownJob
 from dataflow.execution.coordinator import Coordinator
@@ -39,7 +41,7 @@ class Jobs:
         What a coordinator needs; its journal says which jobs are ours.
     meter
         What this site has handed out.
-    topology, away
+    snapshot, topology, away
         The world as it is known now, and who does not answer.
     tag
         Adds a user's words to the data with a key.
@@ -54,6 +56,7 @@ class Jobs:
         meter: Meter,
         learning: Learning,
         *,
+        snapshot: Callable[[], Snapshot],
         topology: Callable[[], Topology],
         away: Callable[[], frozenset[str]],
         tag: Callable[[str, str, Mapping[str, str]], None],
@@ -61,7 +64,8 @@ class Jobs:
         self._name, self._clock = name, around.clock
         self._journal: Journal = around.journal
         self._records, self._ways, self._meter = records, ways, meter
-        self._learning, self._topology, self._away, self._tag = learning, topology, away, tag
+        self._learning, self._snapshot, self._topology = learning, snapshot, topology
+        self._away, self._tag = away, tag
         self.coordinator = Coordinator(around, self._changed)
         self._changes: dict[str, JobState] = {}
         self._summaries: dict[str, tuple[str, tuple[str, ...]]] = {}
@@ -110,8 +114,7 @@ class Jobs:
             If nobody has heard of it.
         """
         if self._journal.knows(job_id):
-            now = self._clock()
-            return self._seen(view_of(self.coordinator.state(job_id), self._name, now=now))
+            return self._kept(job_id, self._clock())
         keeper = await self._keeper(job_id)
         try:
             document = await self._ways.to(keeper).job_document(job_id)
@@ -119,9 +122,14 @@ class Jobs:
             return _hearsay(self._summary(job_id), str(error))
         return from_document(JobView, document)
 
-    def _seen(self, view: JobView) -> JobView:
+    def _kept(self, job_id: str, now: float | None = None) -> JobView:
         """A job of ours, as far as it can be known while sites do not answer."""
+        state = self.coordinator.state(job_id)
+        view = view_of(state, self._name, now=now, before=self._before)
         return known_of(view, self._away()) if view.programs else view
+
+    def _before(self, key: str) -> Dataset | None:
+        return next(iter(self._snapshot().with_key(key)), None)
 
     async def job_events(self, job_id: str, since: int, wait: float) -> Sequence[Event]:
         """A job's journal from an entry on; see :meth:`Coordinator.events`."""
@@ -146,7 +154,7 @@ class Jobs:
         waiting = [summary for summary in self._given.values() if summary.coordinator in away]
         for summary in (*waiting, *heard):
             if self._journal.knows(summary.id):
-                views.append(self._seen(view_of(self.coordinator.state(summary.id), self._name)))
+                views.append(self._kept(summary.id))
             elif summary.coordinator in away:
                 views.append(_hearsay(summary, f"{summary.coordinator} does not answer"))
             else:
@@ -155,10 +163,9 @@ class Jobs:
 
     async def _by_its_keeper(self, summary: JobSummary) -> JobView:
         try:
-            document = await self._ways.to(summary.coordinator).job_document(summary.id)
+            return await self.job(summary.id)
         except DataflowError as error:  # what we handed over is all that we know
             return _hearsay(summary, str(error))
-        return from_document(JobView, document)
 
     async def ledger(self, job: str | None) -> Sequence[LedgerEntry]:
         """What crossed links for a job; without one, what this site has served to others."""
@@ -196,7 +203,10 @@ class Jobs:
             if summary.id == job_id:
                 found: JobSummary = summary
                 return found
-        return JobSummary(id=job_id, status="created", coordinator=self._keepers.get(job_id, ""))
+        known = self._given.get(job_id)
+        return known or JobSummary(
+            id=job_id, status="created", coordinator=self._keepers.get(job_id, "")
+        )
 
     def _changed(self, state: JobState) -> None:
         """Have the others told; those who wait for the job itself come first."""

@@ -225,6 +225,7 @@ class Participant:
             self.ways,
             self._meter,
             self._learning,
+            snapshot=self.snapshot,
             topology=self.topology,
             away=self._away,
             tag=self.tag,

@@ -205,6 +205,20 @@ class Job:
         values = [self._open(state, key) for key in state.plan.outputs]
         return values[0] if len(values) == 1 else values
 
+    def datasets(self) -> tuple[Dataset, ...]:
+        """The datasets of its results, in the order in which they were asked for; waits for the end.
+
+        Raises
+        ------
+        DataflowError
+            The error that ended the job, if it did not end well.
+        """
+        self.wait()
+        state = self._refreshed()
+        if state.error is not None:
+            raise from_document(state.error)
+        return tuple(self._dataset(state, key) for key in state.plan.outputs)
+
     def __await__(self) -> Generator[Any, None, Any]:
         """What it computed, as :meth:`result`; the loop of whoever waits goes on meanwhile."""
         return self._awaited().__await__()
@@ -281,15 +295,18 @@ class Job:
 
     def _open(self, state: JobState, key: str) -> Any:
         session = self._session
-        stored = next((s for (k, _), s in state.stored.items() if k == key), None)
-        dataset: Dataset | None = stored.dataset if stored is not None else None
         copies = list(state.results()[key])
         away = session._participant.sync.away()
-        if dataset is None or all(copy.site in away for copy in copies):
+        before = all(made != key for made, _ in state.stored)
+        if before or all(copy.site in away for copy in copies):
             snapshot = session._participant.snapshot()
-            dataset = dataset or state.plan.sources.get(key) or snapshot.resolve(key)
             copies = list(dict.fromkeys([*copies, *snapshot.replicas_of(key)]))
+        dataset = self._dataset(state, key)
         return session._read(dataset, copies, job=self.id, request=state.plan.request)
+
+    def _dataset(self, state: JobState, key: str) -> Dataset:
+        """The dataset of a result: stored by this job, or there before."""
+        return state.dataset(key) or self._session._participant.snapshot().resolve(key)
 
     def _refreshed(self) -> JobState:
         if self._state is None or not self._state.over:

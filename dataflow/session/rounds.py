@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dataflow import _html
 from dataflow.datasets import Dataset
-from dataflow.errors import DataflowError, NotGranted, from_document
+from dataflow.errors import DataflowError, NotGranted
 from dataflow.graph.graph import Graph, of_dataset
 from dataflow.session.arguments import one_graph
 
@@ -192,9 +192,5 @@ def _round(
     """
     plan = session.plan(graph, strict=True, **asked)
     job = session.submit(plan, tags={**tags, "round": str(number)})
-    job.wait()
-    view = job.view()
-    if view.error is not None:
-        raise from_document(view.error)
-    (state,) = view.results.values()
+    (state,) = job.datasets()
     return job.id, state

@@ -114,32 +114,6 @@ def tables(url: str, credentials: Mapping[str, str], options: Mapping[str, str])
 # --- the server ---------------------------------------------------------------------------------------
 
 
-#: Of errors of PostgreSQL the classes, and of MySQL's the numbers, whose text says nothing of rows:
-#: connections, accounts, names, rights, resources, and what is no reading.
-_TOLD_STATES = ("08", "25", "28", "3D", "3F", "42", "53", "57", "58")
-_TOLD_NUMBERS = (
-    *(
-        1040,
-        1042,
-        1044,
-        1045,
-        1046,
-        1049,
-        1053,
-        1054,
-        1064,
-        1102,
-        1103,
-        1129,
-        1130,
-        1142,
-        1143,
-        1146,
-    ),
-    *(1203, 1205, 1213, 1226, 1227, 1290, 1356, 1370, 1698, 1792, 1969),
-)
-
-
 def _library(url: str) -> Any:
     try:
         import sqlalchemy
@@ -240,10 +214,19 @@ def _reason(error: Exception) -> str:
     return text.partition("\n")[0] or type(said).__name__
 
 
+#: Of errors of PostgreSQL the classes, and of MySQL the numbers, whose text says nothing of rows: it is
+#: about connections, accounts, names, rights, resources, or what is no reading.
+_TOLD_STATES = {"08", "25", "28", "3D", "3F", "42", "53", "57", "58"}
+_TOLD_NUMBERS = {
+    1040, 1042, 1044, 1045, 1046, 1049, 1053, 1054, 1102, 1103, 1129, 1130, 1142, 1143, 1146,
+    1203, 1205, 1213, 1226, 1227, 1290, 1356, 1370, 1698, 1792, 1969, *range(2000, 3000),
+}  # fmt: skip
+
+
 def _is_told(code: Any) -> bool:
     """Whether the text to a server's code is about the connection, rights or names, and no row's value."""
     if isinstance(code, int):
-        return code in _TOLD_NUMBERS or 2000 <= code < 3000
+        return code in _TOLD_NUMBERS
     return not re.fullmatch("[0-9A-Z]{5}", str(code)) or code[:2] in _TOLD_STATES
 
 

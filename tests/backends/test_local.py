@@ -115,6 +115,8 @@ async def main():
             await asyncio.to_thread(look, page + "/no-such-page")
         except urllib.error.HTTPError as error:
             assert error.code == 404
+        else:
+            raise AssertionError("there is no such page")
     finally:
         await backend.close()
 

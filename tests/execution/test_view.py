@@ -97,6 +97,18 @@ def test_running() -> None:
     )
 
 
+def test_results_that_were_there_before() -> None:
+    state = state_of()
+    copy, known = stored("uva").replica, stored("uva").dataset
+    reused = replace(state, plan=replace(state.plan, replicas={**state.plan.replicas, KEY: copy}))
+    assert view_of(reused, "ams").results == {}
+    asked: list[str] = []
+    view = view_of(reused, "ams", before=lambda key: asked.append(key) or known)
+    assert list(view.results.values()) == [known]
+    assert asked == [KEY]
+    assert view_of(state, "ams", before=lambda key: known).results == {}, "it is still to be made"
+
+
 def test_results_as_far_as_they_are_stored() -> None:
     view = view_of(state_of(*FIRST), "ams")
     assert (view.done, view.total) == (1, 2)

@@ -151,6 +151,22 @@ def test_x12_a_client_that_goes_is_left_out(
     assert "c0, c2" in found._repr_html_()
 
 
+def test_x12_rounds_that_were_made_before_give_what_they_gave(
+    people: Callable[[str], Any], agree: Any, learn: Callable[..., Rounds]
+) -> None:
+    agree(*ALL)
+    first, again = learn(2, 0.004), learn(2, 0.004)
+    assert first.status == again.status == "done", again
+    assert first.state is not None
+    assert again.state is not None
+    assert again.state.key == first.state.key
+    anna = people("anna")
+    for one in again.rounds:
+        job = anna.job(one.job)
+        assert not job.ledger()
+        assert [dataset.key for dataset in job.view().results.values()] == list(job.plan.outputs)
+
+
 def test_x12_the_server_that_goes_ends_it(agree: Any, learn: Callable[..., Rounds]) -> None:
     agree(*ALL)
 

@@ -217,6 +217,18 @@ def test_a_value_that_cannot_be_read_is_not_told(server: Server) -> None:
         server.run(f"DROP TABLE {table}")
 
 
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        *((code, True) for code in ("28P01", "42P01", "42501", "25006", 1045, 1146, 2003, None)),
+        ("the text of a driver, and no code", True),
+        *((code, False) for code in ("22P02", "P0001", "23505", "XX000", 1105, 1292, 1644, 1690)),
+    ],
+)
+def test_of_what_a_server_says_only_what_is_about_no_row_is_told(code: Any, told: bool) -> None:
+    assert databases._is_told(code) is told
+
+
 def test_what_is_not_installed_is_named(
     server: Server, people: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,11 +6,11 @@ import asyncio
 import os
 import shutil
 import sys
-from contextlib import suppress
 from importlib.util import find_spec
 
 import psutil
 
+from dataflow.backends import commands
 from dataflow.client.ssh import SshReach
 from dataflow.config import Federation
 from dataflow.config.backend_records import Batch, JobQueue, Sge, SshHosts
@@ -139,26 +139,12 @@ async def _known(what: str, wanted: str, option: str, notes: Notes) -> None:
 async def _said(*command: str) -> tuple[int, str]:
     """Exit status and words of a command; 127 if it cannot be run or takes too long."""
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except OSError as error:
-        return 127, f"{command[0]}: {error.strerror}"
-    try:
-        async with asyncio.timeout(COMMAND_SECONDS):
-            out, _ = await process.communicate()
+        status, out, err = await commands.said(*command, seconds=COMMAND_SECONDS)
     except TimeoutError:
         return 127, f"nothing within {COMMAND_SECONDS:g} s"
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-    return process.returncode or 0, out.decode(errors="replace").strip()
+    except OSError as error:
+        return 127, f"{command[0]}: {error.strerror}"
+    return status, f"{out}{err}".strip()
 
 
 def _last(text: str) -> str:

@@ -1,0 +1,46 @@
+"""Commands of a batch system: what they say, and what is left of one that says nothing in time."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dataflow.backends.commands import said
+
+
+def test_what_it_says() -> None:
+    script = "read word; echo $word; echo why >&2; exit 3"
+    told = asyncio.run(said("sh", "-c", script, seconds=30, stdin="that\n"))
+    assert told == (3, "that\n", "why\n")
+
+
+def test_there_is_none() -> None:
+    with pytest.raises(FileNotFoundError):
+        asyncio.run(said("no-such-command", seconds=30))
+
+
+def test_what_takes_too_long_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    mark = tmp_path / "pids"
+    script = f"sleep 604 & echo $! > {mark}; echo $$ >> {mark}; sleep 605"
+
+    async def story() -> None:
+        asked = asyncio.create_task(said("sh", "-c", script, seconds=600))
+        while not mark.exists() or len(mark.read_text().split()) < 2:
+            await asyncio.sleep(0.01)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    asyncio.run(story())
+    left = [int(pid) for pid in mark.read_text().split() if psutil.pid_exists(int(pid))]
+    assert all(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE for pid in left)
+    gc.collect()  # a pipe that is left open would be warned of here
+
+
+def test_it_may_take_too_long() -> None:
+    with pytest.raises(TimeoutError):
+        asyncio.run(said("sleep", "606", seconds=0.05))
