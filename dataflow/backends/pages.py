@@ -1,7 +1,7 @@
 """Pages: Dask's dashboard, loaded when somebody looks at it first.
 
-Its plots (Bokeh) take an agent up to a second of processor time to load and 18 MB to keep, and most agents are never looked at.
-Until then the scheduler answers numbers only (``/json/counts.json``, ``/metrics``).
+Its plots (Bokeh) take an agent up to a second of processor time to load and 18 MB to keep, and most
+agents are never looked at. Until then the scheduler answers numbers only (``/json/counts.json``, ``/metrics``).
 """
 
 from __future__ import annotations
