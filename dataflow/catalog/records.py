@@ -60,7 +60,7 @@ class Records(Log):
         that claims another site's place. Repeated calls parse what changed and no more.
         """
         with self._reading() as db:
-            return self._caches[kind].read(db)
+            return self._caches[kind].read(db, typed.origins(db))
 
     def datasets(self) -> list[Dataset]:
         """Datasets of all sites, sorted by name, site, id."""
@@ -124,9 +124,12 @@ class Records(Log):
         """Sites, stores and links alone; the same object while nothing changes about them."""
         kinds = ("site", "store", "link", "peer")
         with self._reading() as db:
-            state = (frozenset(away), *(self._caches[kind].refresh(db) for kind in kinds))
+            at = typed.origins(db)
+            state = (frozenset(away), *(self._caches[kind].refresh(db, at) for kind in kinds))
             if self._topology is None or self._topology[0] != state:
-                written: Mapping[str, Any] = {kind: self._caches[kind].read(db) for kind in kinds}
+                written: Mapping[str, Any] = {
+                    kind: self._caches[kind].read(db, at) for kind in kinds
+                }
                 found = topology(written, me=self.site, away=away, taken_at=time.time())
                 self._topology = (state, found)
             return self._topology[1]
@@ -135,10 +138,11 @@ class Records(Log):
         """All that is known now, as one frozen value; the same object while nothing changes."""
         kinds = ("site", "store", "dataset", "replica", "link", "peer", "tags", *_POLICY)
         with self._reading() as db:
-            state = (frozenset(away), *(self._caches[kind].refresh(db) for kind in kinds))
+            at = typed.origins(db)
+            state = (frozenset(away), *(self._caches[kind].refresh(db, at) for kind in kinds))
             if self._snapshot is not None and self._snapshot[0] == state and taken_at is None:
                 return self._snapshot[1]
-            written: Mapping[str, Any] = {kind: self._caches[kind].read(db) for kind in kinds}
+            written: Mapping[str, Any] = {kind: self._caches[kind].read(db, at) for kind in kinds}
             now = time.time() if taken_at is None else taken_at
             snapshot = assemble(written, me=self.site, away=away, taken_at=now)
             self._snapshot = (state, snapshot)

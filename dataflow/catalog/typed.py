@@ -45,6 +45,15 @@ def parse_all(kind: str, bodies: list[str]) -> list[Any]:
     return list(found)
 
 
+#: Site → epoch and last ``seq`` of its log.
+Origins = Mapping[str, tuple[str, int]]
+
+
+def origins(db: sqlite3.Connection) -> Origins:
+    """How far the logs of all sites are in this moment of the file."""
+    return {site: (epoch, seq) for site, epoch, seq in db.execute("SELECT * FROM origin")}
+
+
 class Cache:
     """Parsed records of one kind; reads of the file only what changed since the last time.
 
@@ -57,18 +66,19 @@ class Cache:
         self._seen: dict[str, tuple[str, int]] = {}
         self._records: dict[str, dict[str, Any]] = {}
 
-    def read(self, db: sqlite3.Connection) -> list[tuple[str, Any]]:
+    def read(self, db: sqlite3.Connection, origins: Origins) -> list[tuple[str, Any]]:
         """All records with their writers, by site and then in the order of writing."""
-        self.refresh(db)
+        self.refresh(db, origins)
         return [
             (site, record)
             for site in sorted(self._records)
             for record in self._records[site].values()
         ]
 
-    def refresh(self, db: sqlite3.Connection) -> int:
-        """Read what is new; ``changes`` after that."""
-        origins = {site: (epoch, seq) for site, epoch, seq in db.execute("SELECT * FROM origin")}
+    def refresh(self, db: sqlite3.Connection, origins: Origins) -> int:
+        """Read what is new by ``origins``, which is how far the file is; ``changes`` after that."""
+        if origins == self._seen:
+            return self.changes
         for site in self._seen.keys() - origins.keys():
             del self._seen[site], self._records[site]
             self.changes += 1

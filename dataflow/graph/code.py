@@ -16,7 +16,7 @@ import hashlib
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -24,12 +24,19 @@ from dataflow.documents import canonical_json
 from dataflow.errors import GraphError
 from dataflow.graph.installed import is_installed
 from dataflow.graph.keys import encode
+from dataflow.graph.reads import MISSING, Reads, pairs
 
 
 def code_digest(*functions: Callable[..., Any] | None) -> str:
     """SHA-256 (hex) over the code of the functions, in order; ``None`` counts as absent."""
+    return described(*functions)[0]
+
+
+def described(*functions: Callable[..., Any] | None) -> tuple[str, Reads]:
+    """The digest, and what it was read from: while that is the same, the digest is."""
     describe = _Describer({_top(f) for f in functions if isinstance(f, FunctionType)})
-    return _hash([describe(f) if f is not None else None for f in functions])
+    found = _hash([describe(f) if f is not None else None for f in functions])
+    return found, describe.reads
 
 
 def _hash(document: Any) -> str:
@@ -43,11 +50,18 @@ class _Describer:
     ----------
     homes
         Packages whose functions are followed although they are installed.
+    seen
+        What was met before.
+    reads
+        Is told what is read.
     """
 
-    def __init__(self, homes: Collection[str], seen: Collection[Any] = ()) -> None:
+    def __init__(
+        self, homes: Collection[str], seen: Collection[Any] = (), reads: Reads | None = None
+    ) -> None:
         self.homes = homes
         self.seen = set(seen)
+        self.reads = reads or Reads()
 
     def __call__(self, value: Any, names: Collection[str] = ()) -> Any:
         """``names`` are those that the code which has the value uses, to choose from a module."""
@@ -55,6 +69,7 @@ class _Describer:
         if hasattr(declared, "version") and hasattr(value, "functions"):
             return self._operation(value)
         if isinstance(value, FunctionType):
+            self.reads.attributes(value, "__module__", "__qualname__")
             if _top(value) in self.homes or _by_value(value):
                 return self._function(value)
             return ["routine", value.__module__, value.__qualname__]
@@ -66,19 +81,24 @@ class _Describer:
             return ["method", self(value.__func__), self(value.__self__)]
         wrapped = getattr(value, "__wrapped__", None)
         if isinstance(wrapped, FunctionType) and _by_value(wrapped):  # functools.cache, numba.jit
+            self.reads.attributes(value, "__wrapped__")
             return ["wrapped", type(value).__module__, type(value).__qualname__, self(wrapped)]
         if inspect.isbuiltin(value) or inspect.isroutine(value):
             name = getattr(value, "__qualname__", "")
             return ["routine", getattr(value, "__module__", None), name]
         partial = getattr(value, "func", None)
         if partial is not None and hasattr(value, "keywords"):
+            self.reads.attributes(value, "func", "args", "keywords")
+            self.reads.content(value.keywords, pairs)
             parts = [self(part, names) for part in (partial, *value.args)]
             named = {name: self(part, names) for name, part in value.keywords.items()}
             return ["partial", parts, named]
         try:
-            return ["value", encode(value)]
+            found = ["value", encode(value)]
         except (GraphError, RecursionError):
             return self._object(value, names)
+        self.reads.value(value)
+        return found
 
     def _again(self, value: Any, *more: Any) -> bool:
         mark = (id(value), *more)
@@ -87,6 +107,7 @@ class _Describer:
         return known
 
     def _operation(self, value: Any) -> Any:
+        self.reads.attributes(value, "declared", "functions")
         declared = value.declared
         if declared.version != declared.code[:16] or declared.command:
             return ["operation", declared.name, declared.version]
@@ -97,6 +118,8 @@ class _Describer:
     def _function(self, function: FunctionType) -> Any:
         if self._again(function):
             return ["again", function.__qualname__]
+        self.reads.attributes(function, "__code__", "__defaults__", "__kwdefaults__", "__closure__")
+        self.reads.content(function.__kwdefaults__ or {}, pairs)
         names = sorted(set(_global_names(function.__code__)))
         defaults = [self(value, names) for value in function.__defaults__ or ()]
         keyword_defaults = {
@@ -105,20 +128,19 @@ class _Describer:
         closure = []
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         for name, cell in cells:
-            try:
-                closure.append([name, self(cell.cell_contents, names)])
-            except ValueError:  # a cell that is not filled yet
-                closure.append([name, None])
-        known = function.__globals__
-        used = {name: self(known[name], names) for name in names if name in known}
+            held = self.reads.cell(cell)
+            closure.append([name, None if held is MISSING else self(held, names)])
+        used = self._used(function.__globals__, names)
         return ["function", _body(function), defaults, keyword_defaults, closure, used]
 
     def _module(self, module: ModuleType, names: Collection[str]) -> Any:
         if not _travels(module.__name__) or self._again(module, *names):
             return ["module", module.__name__]
-        known = vars(module)
-        used = {name: self(known[name], names) for name in names if name in known}
-        return ["module", module.__name__, used]
+        return ["module", module.__name__, self._used(vars(module), names)]
+
+    def _used(self, known: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+        found = {name: self.reads.name(known, name) for name in names}
+        return {name: self(value, names) for name, value in found.items() if value is not MISSING}
 
     def _class(self, cls: type) -> Any:
         about = ["class", cls.__module__, cls.__qualname__]
@@ -126,6 +148,8 @@ class _Describer:
             return [*about, ""]
         if self._again(cls):
             return ["again", cls.__qualname__]
+        self.reads.attributes(cls, "__bases__")
+        self.reads.content(cls, _members)
         members: dict[str, Any] = {}
         for name, value in sorted(vars(cls).items()):
             if isinstance(value, property):
@@ -142,19 +166,33 @@ class _Describer:
         if self._again(value):
             return ["again", kind.__qualname__]
         if kind in (list, tuple):
+            self.reads.content(value)
             return [kind.__name__, [self(item, names) for item in value]]
         if kind in (set, frozenset):  # the order of which is another in each process
-            items = [_Describer(self.homes, self.seen)(item, names) for item in value]
+            self.reads.content(value)
+            items = [_Describer(self.homes, self.seen, self.reads)(i, names) for i in value]
             return [kind.__name__, sorted(items, key=canonical_json)]
         if kind is dict:
+            self.reads.content(value, pairs)
             keys = [(self(key, names), item) for key, item in value.items()]
             keys.sort(key=lambda pair: canonical_json(pair[0]))
             return ["dict", [[key, self(item, names)] for key, item in keys]]
         if _travels(kind.__module__):
+            self.reads.content(value, _held)
             state = {name: self(item, names) for name, item in sorted(_state(value).items())}
             return ["instance", self(kind), state]
+        if hasattr(value, "nbytes") or hasattr(value, "memory_usage"):
+            self.reads.certain = False  # large, and not to be kept alive for this
         # NumPy's ufuncs and the like are told apart by their own name only.
         return ["object", kind.__module__, kind.__qualname__, getattr(value, "__name__", None)]
+
+
+def _members(cls: type) -> list[Any]:
+    return pairs(vars(cls))
+
+
+def _held(value: Any) -> list[Any]:
+    return pairs(_state(value))
 
 
 def _state(value: Any) -> dict[str, Any]:

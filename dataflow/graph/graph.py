@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from dataflow.datasets import Dataset, Extent
 from dataflow.errors import GraphError
 from dataflow.graph.extents import check_shapes, estimate
+from dataflow.graph.keys import step_key
 from dataflow.graph.operation import Functions, Step
 
 if TYPE_CHECKING:
@@ -302,7 +303,7 @@ def apply(
     check_shapes(operation, extents, _distinct([term.name for term in terms]))
     keys = tuple(term.key for term in terms)
     step = Step(
-        key=function.key(keys, slots, parameters, pieces),
+        key=step_key(operation.name, operation.version, parameters, slots, keys, pieces=pieces),
         label=operation.name,
         operation=operation,
         inputs=keys,

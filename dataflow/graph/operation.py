@@ -28,9 +28,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from dataflow.errors import GraphError
-from dataflow.graph.code import code_digest
+from dataflow.graph.code import code_digest, described
 from dataflow.graph.keys import digest, encode, step_key
 from dataflow.graph.needs import Needs, needs_of
+from dataflow.graph.reads import Reads
 
 if TYPE_CHECKING:
     from dataflow.graph.graph import Graph
@@ -133,8 +134,12 @@ class OperationFunction(Generic[P, R]):
     def __init__(self, operation: Operation, functions: Functions) -> None:
         self.declared = operation
         self.functions = functions
+        self._described: tuple[str, Reads] | None = None
         if functions.function is not None:
             functools.update_wrapper(self, functions.function)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_described": None}  # of this process
 
     @property
     def operation(self) -> Operation:
@@ -142,7 +147,11 @@ class OperationFunction(Generic[P, R]):
         declared, parts = self.declared, self.functions
         if parts.function is None:
             return declared
-        code = code_digest(parts.function, parts.combine, parts.finish)
+        known = self._described
+        if known is None or not known[1].same():
+            known = described(parts.function, parts.combine, parts.finish)
+            self._described = known if known[1].certain else None
+        code = known[0]
         if code == declared.code:
             return declared
         own = declared.version != declared.code[:16]
