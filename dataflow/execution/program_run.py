@@ -45,6 +45,7 @@ from dataflow.execution.staging import (
 )
 from dataflow.execution.to_dask import Work
 from dataflow.storage.manifest import Manifest
+from dataflow.tasks import ended, together
 
 log = structlog.get_logger(__name__)
 
@@ -102,7 +103,7 @@ class Programs:
         for work in works:
             operation = work.step.operation
             groups.setdefault((operation.name, operation.needs), []).append(work)
-        await _all(*(self._group(group) for group in groups.values()))
+        await together([self._group(group) for group in groups.values()])
 
     async def accounted(self) -> None:
         """Wait until what ran is accounted for, as far as the batch system tells in time."""
@@ -110,9 +111,7 @@ class Programs:
 
     async def close(self) -> None:
         """Stop asking for accounts."""
-        for task in self._accounts:
-            task.cancel()
-        await asyncio.gather(*self._accounts, return_exceptions=True)
+        await ended(self._accounts)
 
     # --- one array --------------------------------------------------------------------------------
 
@@ -143,7 +142,7 @@ class Programs:
                     place, turn = await collecting.get()
                     await self._collect(works[place], staged[place], turn, asked.walltime)
 
-            await _all(self._ability.run_programs(order, hear), collect())
+            await together([self._ability.run_programs(order, hear), collect()])
         except SiteRefused as error:
             self._end_all(works, "failed", error.reason)
             raise broken(SiteRefused(site, error.reason), "site") from error
@@ -375,14 +374,3 @@ def _of_directory(error: OSError, directory: Path, site: str) -> DataflowError:
     if isinstance(error, StorageError):
         return error
     return SiteRefused(site, f"nothing can be staged in {directory}: {text_of(error)}")
-
-
-async def _all(*works: object) -> None:
-    """Run all; the first failure stops the others and is raised as itself."""
-    running = [asyncio.ensure_future(work) for work in works]  # type: ignore[call-overload]
-    try:
-        await asyncio.gather(*running)
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)

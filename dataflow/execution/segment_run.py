@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +39,7 @@ from dataflow.graph.keys import digest
 from dataflow.graph.operation import Step
 from dataflow.storage.fingerprints import current_fingerprint
 from dataflow.storage.manifest import Manifest, dataset_of, replica_of
+from dataflow.tasks import ended, together
 
 Tell = Callable[[Report], None]
 
@@ -463,19 +464,3 @@ class _Segment:
             lineage=lineage,
             created=float(said.get("created", 0.0)),
         )
-
-
-async def together(works: Sequence[Awaitable[None]]) -> None:
-    """Run all; the first failure stops the others and is raised as itself."""
-    running = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.gather(*running)
-    finally:
-        await ended(running)
-
-
-async def ended(running: Sequence[asyncio.Future[None]]) -> None:
-    """Cancel what still runs, and wait until it has stopped."""
-    for task in running:
-        task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)

@@ -252,10 +252,11 @@ def _write_table(
         frame = frame.schema.empty_table().to_pandas()
     elif isinstance(frame, pd.DataFrame):
         frame = frame.rename(columns=str)
-        pieces = tables.parts_of(frame, part_nbytes)
+        total = int(frame.memory_usage(index=True, deep=True).sum())  # of text it reads every value
+        pieces = tables.parts_of(frame, part_nbytes, total)
         for number, piece in enumerate(pieces):
             parts.append(tables.write_part(piece, attempt=place, number=number))
-            tell(sum(sum(part[2]) for part in parts), int(frame.memory_usage(deep=True).sum()))
+            tell(sum(sum(part[2]) for part in parts), total)
     else:
         parts = list(run(*tables.tasks(place, frame)))
     extent = tables.extent_of(frame, parts)

@@ -99,9 +99,8 @@ def tasks(attempt: Attempt, frame: Any) -> list[Any]:
     ]
 
 
-def parts_of(frame: pd.DataFrame, part_nbytes: int) -> list[pd.DataFrame]:
-    """A frame in memory as parts of about ``part_nbytes``; at least one."""
-    nbytes = int(frame.memory_usage(index=True, deep=True).sum())
+def parts_of(frame: pd.DataFrame, part_nbytes: int, nbytes: int) -> list[pd.DataFrame]:
+    """A frame in memory, of ``nbytes``, as parts of about ``part_nbytes``; at least one."""
     rows = max(1, len(frame) * part_nbytes // max(nbytes, 1))
     return [frame.iloc[start : start + rows] for start in range(0, max(len(frame), 1), rows)]
 

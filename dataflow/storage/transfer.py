@@ -33,6 +33,7 @@ from dataflow.storage.publish import (
     plain_errors,
     publish,
 )
+from dataflow.tasks import together
 
 #: What is asked of the source at a time (bytes).
 PART_NBYTES = 8 * 2**20
@@ -285,7 +286,7 @@ class _Copier:
             for file in opening:
                 large[file.path] = await asyncio.to_thread(self._large, file, there, concurrency)
 
-        await _together([open_large() for _ in range(concurrency)])
+        await together([open_large() for _ in range(concurrency)])
         missing = {
             file.path: large[file.path].missing() if file.path in large else [(0, file.size)]
             for file in wanted
@@ -310,7 +311,7 @@ class _Copier:
                 if whole is not None and not open_parts[file.path]:
                     done[file.path] = await asyncio.to_thread(whole.finish)
 
-        await _together([work() for _ in range(concurrency)])
+        await together([work() for _ in range(concurrency)])
         return tuple(done[file.path] for file in listing)
 
     async def part(self, file: FileEntry, start: int, end: int) -> bytes:
@@ -345,14 +346,3 @@ class _Copier:
         if not step:
             return Staged(self.place, file, self.part_nbytes, there)
         return Sent(self.place, file, step, upload_to(self.place, file.path), concurrency)
-
-
-async def _together(works: Sequence[Any]) -> None:
-    """Run all; the first failure stops the others and is raised as itself."""
-    running = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.gather(*running)
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
