@@ -13,6 +13,7 @@ import pytest
 from bench import Bench, NoBackend, failure_of, value_of
 
 from dataflow.backends.gridengine import Accounted
+from dataflow.backends.processes import ProcessPrograms
 from dataflow.backends.program_jobs import asked_for, script, why_not
 from dataflow.backends.program_watch import overtime, read_marks
 from dataflow.backends.programs import OURS, AskedFor, ProgramOrder, RunsPrograms, Turn
@@ -81,7 +82,7 @@ class ByBash:
 
 
 class Batch(NoBackend):
-    def __init__(self, programs: ByBash) -> None:
+    def __init__(self, programs: RunsPrograms) -> None:
         self.programs = programs  # type: ignore[assignment]
 
 
@@ -172,6 +173,24 @@ def test_cancelled_programs_are_told_so(bench: Bench, ability: ByBash) -> None:
 
     assert programs_of(asyncio.run(story()))[-1].status == "cancelled"
     assert ability.killed
+
+
+def test_cancelled_programs_may_end_by_themselves(tmp_path: Path) -> None:
+    farewell = tmp_path / "farewell"
+    bench = Bench(tmp_path, Batch(ProcessPrograms(tmp_path / "runs")))  # type: ignore[arg-type]
+    (bench.data / "x.txt").write_text("a\n")
+    trap = f"trap 'sleep 0.3; touch {farewell}; exit 0' TERM; echo begun; sleep 614 & wait; cat {{x}} > {{output}}"
+    order = bench.order(shell(trap)(x=bench.register(bench.data / "x.txt")))
+
+    async def story() -> list[Any]:
+        await bench.runner.start(order)
+        while not any(file.read_text() for file in tmp_path.glob("runs/**/stdout")):
+            await asyncio.sleep(0.02)
+        await bench.runner.cancel(order.id)
+        return await bench.reports(order)
+
+    assert programs_of(asyncio.run(story()))[-1].status == "cancelled"
+    assert farewell.exists()
 
 
 def test_a_directory_with_something_else_in_it(bench: Bench, ability: ByBash) -> None:
