@@ -6,10 +6,10 @@ import asyncio
 import gc
 from pathlib import Path
 
-import psutil
 import pytest
 
 from dataflow.backends.commands import said
+from tests.backends.ends import gone
 
 
 def test_what_it_says() -> None:
@@ -36,8 +36,7 @@ def test_what_takes_too_long_ends_with_all_that_it_started(tmp_path: Path) -> No
             await asked
 
     asyncio.run(story())
-    left = [int(pid) for pid in mark.read_text().split() if psutil.pid_exists(int(pid))]
-    assert all(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE for pid in left)
+    assert all(gone(int(pid)) for pid in mark.read_text().split())
     gc.collect()  # a pipe that is left open would be warned of here
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from dataflow.backends.processes import KEPT_SECONDS, ProcessPrograms, tidy_runs
 from dataflow.backends.programs import OURS, ProgramOrder, RunsPrograms, Turn
+from tests.backends.ends import gone
 
 
 def order(folder: Path, *commands: str, walltime: float = 0.0) -> ProgramOrder:
@@ -127,17 +128,3 @@ def test_what_an_earlier_process_left_running_ends(tmp_path: Path) -> None:
         return status
 
     assert asyncio.run(story()) == -9
-
-
-def gone(pid: int) -> bool:
-    """Whether a process ends within 30 s; one that nobody waits for counts, too."""
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            with open(f"/proc/{pid}/stat") as file:
-                if file.read().rpartition(")")[2].split()[0] in "ZX":
-                    return True
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        time.sleep(0.05)
-    return False
