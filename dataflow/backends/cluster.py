@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 BATCH_SECONDS = 0.001
 
 #: What every worker imports while it starts, so that the first task does not have to.
-IMPORTS = ("dask.array", "pydantic", "dataflow.storage.results", "dataflow.execution.in_worker")
+IMPORTS = ("dask.array", "dataflow.storage.results", "dataflow.execution.ready")
 
 #: How often Dask looks at itself. At its own pace (20, 10 and 100 ms) that takes 4 % of a processor in
 #: an agent and 3 % in each of its workers, all the time.

@@ -68,7 +68,7 @@ def test_grid_engine_is_told_all_and_nothing_else(tmp_path: Path) -> None:
     for words in ("--nthreads 2", "--memory-limit 3.73GiB", "--death-timeout 90", "--nanny"):
         assert words in command
     assert "--local-directory $TMPDIR " in command
-    assert "--preload dataflow.execution.in_worker" in command
+    assert "--preload dataflow.execution.ready" in command
     exports = [f"export {name}={value}" for name, value in environment().items()]
     assert "export ARROW_DEFAULT_MEMORY_POOL=system" in exports
     assert lines[-2 - len(exports) : -1] == [*exports, "module load python"]
