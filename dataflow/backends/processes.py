@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from dataflow.backends.commands import started
 from dataflow.backends.gridengine import Accounted
 from dataflow.backends.programs import OURS, AskedFor, ProgramOrder, Turn
 
@@ -70,7 +71,7 @@ async def _run(
     await asyncio.to_thread(_end_earlier, mark)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(_SECRETS)}
     with (ours / "stdout").open("wb") as stdout, (ours / "stderr").open("wb") as stderr:
-        process = await asyncio.create_subprocess_exec(
+        process = await started(
             "/bin/sh",
             str(ours / "command"),
             cwd=directory,
@@ -78,7 +79,6 @@ async def _run(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
-            start_new_session=True,
         )
     began = time.time()
     running = Turn(status="running", batch="", host=platform.node(), since=began)

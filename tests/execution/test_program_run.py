@@ -157,17 +157,22 @@ def test_what_fails(bench: Bench, ability: ByBash) -> None:
     assert "wrote no {output:map.png}" in str(error)
 
 
+async def running(bench: Bench, order: Any) -> None:
+    """Wait until somebody has been told that a program runs."""
+    while not any(
+        isinstance(report, Ran) and report.program.status == "running"
+        for report in await bench.runner.follow(order.id, 0, 0)
+    ):
+        await asyncio.sleep(0.02)
+
+
 def test_cancelled_programs_are_told_so(bench: Bench, ability: ByBash) -> None:
     slow = shell("sleep 612; cat {x} > {output}")(x=bench.register(bench.data / "x.txt"))
     order = bench.order(slow)
 
     async def story() -> list[Any]:
         await bench.runner.start(order)
-        while not any(
-            isinstance(report, Ran) and report.program.status == "running"
-            for report in await bench.runner.follow(order.id, 0, 0)
-        ):
-            await asyncio.sleep(0.02)
+        await running(bench, order)
         await bench.runner.cancel(order.id)
         return await bench.reports(order)
 
@@ -184,6 +189,7 @@ def test_cancelled_programs_may_end_by_themselves(tmp_path: Path) -> None:
 
     async def story() -> list[Any]:
         await bench.runner.start(order)
+        await running(bench, order)
         while not any(file.read_text() for file in tmp_path.glob("runs/**/stdout")):
             await asyncio.sleep(0.02)
         await bench.runner.cancel(order.id)
