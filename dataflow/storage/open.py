@@ -47,6 +47,10 @@ S3_OPTIONS = frozenset(
 #: Seconds for which a request to S3 is tried again. Longer would only hide an outage: what fails is
 #: tried once more by the job, which then finds another way or says so.
 PATIENCE = 20.0
+#: Seconds without a byte after which a web server counts as silent, and seconds for which it is asked
+#: again: an agent (which is told who asks), where whoever waits wants to know soon; and any other, which
+#: may have to compute what it sends.
+AGENTS, OTHERS = (6, 10), (60, 20)
 #: Time for a request that carries next to nothing, such as a commit, to be answered.
 QUICK = "10s"
 
@@ -200,10 +204,17 @@ def _opened(
 
         return cast("AnyStore", SftpStore(url.rstrip("/"), credentials, options))
     if parts.scheme in {"http", "https"}:
-        client: dict[str, Any] = {"allow_http": parts.scheme == "http"}
+        # However large a piece is and however slow the road: while bytes come, all is well.
+        silence, patience = AGENTS if headers else OTHERS
+        client: dict[str, Any] = {"allow_http": parts.scheme == "http", "timeout": "1day"}
+        client["read_timeout"] = f"{silence}s"
         if headers or credentials:
             client["default_headers"] = {**_authorization(url, dict(credentials)), **dict(headers)}
-        return obstore.store.HTTPStore(url, client_options=client)  # type: ignore[arg-type]
+        return obstore.store.HTTPStore(
+            url,
+            client_options=client,  # type: ignore[arg-type]
+            retry_config={"max_retries": 10, "retry_timeout": timedelta(seconds=patience)},
+        )
     if parts.scheme != "s3" or not parts.netloc:
         raise ConfigError(
             f"cannot open {url!r}: need file:///…, s3://bucket/prefix, sftp://… or https://…"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -14,9 +15,11 @@ from typing import Any, ClassVar
 
 import h5py
 import numpy as np
+import obstore
 import pytest
 import xarray as xr
 import zarr
+from obstore.exceptions import GenericError
 
 from dataflow.datasets import Extent, Replica
 from dataflow.errors import ConfigError, StorageError, UnreadableDataset
@@ -202,3 +205,56 @@ def test_a_server_that_gives_no_parts(web: str, tmp_path: Path) -> None:
     np.save(tmp_path / "web" / "x.npy", np.zeros(1_000_000))
     with pytest.raises((UnreadableDataset, StorageError), match=r"(?i)range|parts"):
         probe(f"{web}/x.npy")
+
+
+class _Slow(SimpleHTTPRequestHandler):
+    """Sends what it is asked for byte by byte, or nothing at all."""
+
+    protocol_version = "HTTP/1.1"
+    asked: ClassVar[list[str]] = []
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        body = b"0123456789"
+        with suppress(ConnectionError):
+            if "silent" in self.path:
+                time.sleep(5)
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes 0-{len(body) - 1}/{len(body)}")
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Last-Modified", self.date_time_string(0))
+            self.end_headers()
+            for place in range(len(body)):
+                time.sleep(0.3)
+                self.wfile.write(body[place : place + 1])
+
+
+@pytest.fixture
+def slow() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Slow) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        _Slow.asked = []
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_slow_road_is_no_silence(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dataflow.storage.open.AGENTS", (1, 1))
+    store = object_store(slow, headers={"x-request": "drops"}, mkdir=False)
+    assert bytes(obstore.get_range(store, "drops", start=0, length=10)) == b"0123456789"
+    assert _Slow.asked == ["/drops"]
+
+
+def test_an_agent_that_says_nothing_is_not_waited_for(
+    slow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataflow.storage.open.AGENTS", (1, 1))
+    monkeypatch.setattr("dataflow.storage.open.OTHERS", (2000, 2000))
+    store = object_store(slow, headers={"x-request": "silence"}, mkdir=False)
+    with pytest.raises(GenericError):
+        obstore.get_range(store, "silent", start=0, length=10)
