@@ -11,6 +11,7 @@ the condition (there are such) would let every racer win.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,9 +50,24 @@ def plain_errors(url: str) -> Iterator[None]:
         raise StorageError(f"{url}: {first_line(error)}") from error
 
 
+#: How obstore says that it has given up.
+_GIVEN_UP = re.compile(
+    r"Generic \w+ error: Error performing (?P<method>\w+) \S+ in (?P<time>[\d.]+)(?P<unit>\w+)"
+    r"(?:, after (?P<retries>\d+) retries, .*?)? +- (?:HTTP error: )?(?P<reason>.*)"
+)
+_UNITS = {"s": 1.0, "ms": 1e-3}
+
+
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text: obstore adds pages of detail."""
-    return str(error).strip().partition("\n")[0]
+    """The first line of an error's text, in plain words: obstore adds pages of detail."""
+    line = str(error).strip().partition("\n")[0]
+    found = _GIVEN_UP.fullmatch(line)
+    if found is None:
+        return line
+    tries, seconds = int(found["retries"] or 0) + 1, float(found["time"])
+    seconds *= _UNITS.get(found["unit"], 1e-6)
+    often = f"{tries} times in {seconds:.2g} s" if tries > 1 else f"after {seconds:.2g} s"
+    return f"{found['method']} failed {often}: {found['reason']}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import obstore
 import pytest
+from obstore.exceptions import BaseError
 
 from dataflow.errors import CorruptResult, StorageError, UnsafeStore
 from dataflow.storage.manifest import FileEntry
-from dataflow.storage.publish import attempt_at, prove
+from dataflow.storage.publish import attempt_at, first_line, prove
 from dataflow.storage.results import check_store, find_result, verify_result, write_result
 
 
@@ -34,6 +38,31 @@ def test_unreachable_server_is_not_called_unsafe() -> None:
             options=(("endpoint", "http://127.0.0.1:9"), ("timeout", "1s"), ("retries", "0")),
         )
     assert not isinstance(caught.value, UnsafeStore)
+
+
+@pytest.mark.parametrize(
+    ("retries", "said"),
+    [
+        (0, r"GET failed after [\d.e-]+ s: error sending request"),
+        (2, r"GET failed 3 times in [\d.]+ s: error sending request"),
+    ],
+)
+def test_what_a_store_says_at_last_is_said_in_plain_words(retries: int, said: str) -> None:
+    store = obstore.store.HTTPStore(
+        "http://127.0.0.1:9",
+        client_options={"allow_http": True},
+        retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=20)},
+    )
+    with pytest.raises(BaseError) as caught:
+        obstore.get(store, "zarr.json")
+    assert re.fullmatch(said, first_line(caught.value)), first_line(caught.value)
+
+
+def test_other_words_of_a_store_stay() -> None:
+    assert (
+        first_line(ValueError("Range is not supported\n\nDebug source:"))
+        == "Range is not supported"
+    )
 
 
 def test_proof_names_what_is_missing_and_clears_what_nobody_claims(tmp_path: Path) -> None:
