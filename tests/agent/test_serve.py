@@ -10,7 +10,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -81,22 +80,18 @@ def order() -> TransferOrder:
 def test_polls_wait_side_by_side(start: Callable[..., Any], order: TransferOrder) -> None:
     agent = start()
 
-    async def scenario() -> tuple[list[Any], float, float]:
+    async def scenario() -> list[Any]:
         async with agent.client() as client:
             await client.start(order)
-            polls = [asyncio.create_task(client.follow("o1", 1, 30)) for _ in range(100)]
+            polls = [asyncio.create_task(client.follow("o1", 1, 50)) for _ in range(100)]
             await asyncio.sleep(1)
-            began = time.monotonic()
             await client.hello()
-            answered = time.monotonic() - began
-            began = time.monotonic()
+            assert not any(poll.done() for poll in polls), "it was answered while they wait"
             await client.cancel("o1")
-            return await asyncio.gather(*polls), answered, time.monotonic() - began
+            return await asyncio.gather(*polls)
 
-    answers, answered, told = asyncio.run(scenario())
-    assert [answer[0].type for answer in answers] == ["ended"] * 100
-    assert answered < 1
-    assert told < 5
+    answers = asyncio.run(scenario())
+    assert [answer[0].type for answer in answers] == ["ended"] * 100, "told, and not given up"
 
 
 def test_a_unix_socket(start: Callable[..., Any], tmp_path: Path) -> None:
