@@ -248,7 +248,7 @@ def test_dy04_empty_intersection(connect: Connect, agree: Any) -> None:
     begun = time.monotonic()
     with pytest.raises(NotGranted) as refused:
         anna.plan(graphs, request="sqlDataRequest")
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10, "two seconds, where nobody else is at work"
     assert set(refused.value.refusals) == {"vu", "uva"}
     mixed = anna.plan(graphs, request="sqlDataRequest", mixed=True)
     assert mixed.request.archetypes == {"vu": C2D, "uva": TTP}
@@ -659,7 +659,7 @@ def test_dy12_third_party_offline(universities: Federation, connect: Connect, ag
     begun = time.monotonic()
     with pytest.raises(NoAllowedSite, match="desk: the site does not answer"):
         anna.plan(graphs, request="sqlDataRequest")
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10, "two seconds, where nobody else is at work"
     both = relation(archetypes=(TTP,), compute_providers=("desk", "surf"))
     agree(*(agreement(site, both) for site in TABLES))
     plan = anna.plan(graphs, request="sqlDataRequest")

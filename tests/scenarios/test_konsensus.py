@@ -106,7 +106,7 @@ def test_ko07_unknown_dataset(federation: Federation, at: At, put: Put, witness:
     begun = time.monotonic()
     with pytest.raises(UnknownDataset, match="nobody-has-this"):
         session["nobody-has-this"]
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 15
 
 
 def test_ko07_data_that_is_gone(federation: Federation, at: At, put: Put, witness: Witness) -> None:
@@ -119,7 +119,7 @@ def test_ko07_data_that_is_gone(federation: Federation, at: At, put: Put, witnes
     job = session.submit(graph)
     job.wait(30)
     assert job.status == "failed"
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     with pytest.raises(DataflowError, match="p1"):
         job.result()
     assert witness.runs("parity") == []
