@@ -60,7 +60,7 @@ class Records(Log):
         that claims another site's place. Repeated calls parse what changed and no more.
         """
         with self._reading() as db:
-            return self._caches[kind].read(db, typed.origins(db))
+            return self._caches[kind].read(db, self.origins())
 
     def datasets(self) -> list[Dataset]:
         """Datasets of all sites, sorted by name, site, id."""
@@ -124,7 +124,7 @@ class Records(Log):
         """Sites, stores and links alone; the same object while nothing changes about them."""
         kinds = ("site", "store", "link", "peer")
         with self._reading() as db:
-            at = typed.origins(db)
+            at = self.origins()
             state = (frozenset(away), *(self._caches[kind].refresh(db, at) for kind in kinds))
             if self._topology is None or self._topology[0] != state:
                 written: Mapping[str, Any] = {
@@ -138,7 +138,7 @@ class Records(Log):
         """All that is known now, as one frozen value; the same object while nothing changes."""
         kinds = ("site", "store", "dataset", "replica", "link", "peer", "tags", *_POLICY)
         with self._reading() as db:
-            at = typed.origins(db)
+            at = self.origins()
             state = (frozenset(away), *(self._caches[kind].refresh(db, at) for kind in kinds))
             if self._snapshot is not None and self._snapshot[0] == state and taken_at is None:
                 return self._snapshot[1]

@@ -49,11 +49,6 @@ def parse_all(kind: str, bodies: list[str]) -> list[Any]:
 Origins = Mapping[str, tuple[str, int]]
 
 
-def origins(db: sqlite3.Connection) -> Origins:
-    """How far the logs of all sites are in this moment of the file."""
-    return {site: (epoch, seq) for site, epoch, seq in db.execute("SELECT * FROM origin")}
-
-
 class Cache:
     """Parsed records of one kind; reads of the file only what changed since the last time.
 

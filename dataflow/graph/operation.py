@@ -28,7 +28,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from dataflow.errors import GraphError
-from dataflow.graph.code import code_digest, described
+from dataflow.graph.code import described
 from dataflow.graph.keys import digest, encode, step_key
 from dataflow.graph.needs import Needs, needs_of
 from dataflow.graph.reads import Reads
@@ -128,13 +128,20 @@ class Functions:
     finish: Callable[..., Any] | None = None
 
 
+def _trusted(described: tuple[str, Reads] | None) -> tuple[str, Reads] | None:
+    """A description that may be kept: one that would show a change."""
+    return described if described is not None and described[1].certain else None
+
+
 class OperationFunction(Generic[P, R]):
     """What :func:`operation` returns: call it on graphs to build, ``.function`` to run here."""
 
-    def __init__(self, operation: Operation, functions: Functions) -> None:
+    def __init__(
+        self, operation: Operation, functions: Functions, described: tuple[str, Reads] | None = None
+    ) -> None:
         self.declared = operation
         self.functions = functions
-        self._described: tuple[str, Reads] | None = None
+        self._described = _trusted(described)
         if functions.function is not None:
             functools.update_wrapper(self, functions.function)
 
@@ -150,7 +157,7 @@ class OperationFunction(Generic[P, R]):
         known = self._described
         if known is None or not known[1].same():
             known = described(parts.function, parts.combine, parts.finish)
-            self._described = known if known[1].certain else None
+            self._described = _trusted(known)
         code = known[0]
         if code == declared.code:
             return declared
@@ -343,7 +350,8 @@ def operation(
             )
         if kind != "reduction" and (combine or finish):
             raise GraphError(f"{title}: combine= and finish= are for kind='reduction' only")
-        code = code_digest(function, combine, finish)
+        found = described(function, combine, finish)
+        code = found[0]
         default_output = "same" if kind == "elementwise" else ""
         return OperationFunction(
             Operation(
@@ -359,6 +367,7 @@ def operation(
                 role=role,
             ),
             Functions(function, combine, finish),
+            found,
         )
 
     return wrap if function is None else wrap(function)

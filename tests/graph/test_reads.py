@@ -191,10 +191,10 @@ def test_arrays_are_neither_trusted_nor_kept_alive() -> None:
 def test_an_operation_is_described_anew_when_it_changes(
     names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = operation(names["f"])
     calls: list[Any] = []
     counted = functools.wraps(described)(lambda *f: calls.append(f) or described(*f))
     monkeypatch.setattr("dataflow.graph.operation.described", counted)
+    made = operation(names["f"])
     before = made.operation.code
     assert {made.operation.code for _ in range(5)} == {before}
     assert len(calls) == 1
