@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next(places, len(FIRST))
 
     items.sort(key=begun)
+
+
+#: Whether what a test tries now has failed.
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    item.stash[FAILED] = report.failed or (report.when != "setup" and item.stash[FAILED])
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)  # what runs tests again would keep it
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """A test that failed leaves nothing that it shared: its second try, and the next, begin afresh.
+
+    Stories change their sites: results are there, datasets registered, agreements revoked, and what is
+    away has been away. Tried again among these, a story fails for another reason than it did.
+    """
+    if item.stash.get(FAILED, False):
+        item.session._setupstate.teardown_exact(None)
 
 
 @pytest.fixture
