@@ -30,11 +30,13 @@ from dataflow.documents import from_json
 from dataflow.errors import ConfigError, UnknownDataset
 from dataflow.execution.events import Errand
 from dataflow.storage.credentials import resolve
+from dataflow.storage.fingerprints import no_files
 from dataflow.storage.layout import Area, key_prefix
 from dataflow.storage.manifest import ONE_FILE, FileEntry
 from dataflow.storage.open import Options, local_path, object_store, split
 from dataflow.storage.publish import find_result
 from dataflow.storage.transfer import listing_of
+from dataflow.stores import in_database
 
 if TYPE_CHECKING:
     from dataflow.storage.open import AnyStore
@@ -167,7 +169,7 @@ class Leaves(FileNotFoundError):
 
 
 def _admitted(request: Request, own: Served, replica: str) -> Replica:
-    """The copy, if its owner lets whoever asks have its bytes.
+    """The copy, if it has files, and its owner lets whoever asks have their bytes.
 
     Agents say for whom, and by which request, they read; users read for themselves.
     """
@@ -177,6 +179,8 @@ def _admitted(request: Request, own: Served, replica: str) -> Replica:
         request.scope[SUSPICIOUS] = True
         raise
     _let(request, own, copy)
+    if in_database(copy.url):
+        raise no_files(copy.url)
     return copy
 
 

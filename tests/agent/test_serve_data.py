@@ -7,6 +7,7 @@ import io
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,16 @@ def tree(agent: Any) -> str:
     (root / "sub" / "a b%20ü").write_text("inside")
     (root / "empty").touch()
     return f"/v1/data/{agent.participant.serve('tree', 'files')}"
+
+
+def test_a_table_of_a_database_has_no_bytes(agent: Any, text: str) -> None:
+    replica = text.split("/")[3]
+    here = agent.participant.replicas
+    here[replica] = replace(here[replica], url="postgresql://127.0.0.1/clinic/visits")
+    for path in (f"/v1/data/{replica}", f"/v1/data/{replica}/visits", f"/v1/archives/{replica}"):
+        answer = agent.call("GET", path)
+        assert answer.status_code == 400, path
+        assert "query it where it is" in answer.text
 
 
 # --- bytes ------------------------------------------------------------------------------------
