@@ -194,7 +194,8 @@ class SgeBackend(JobQueueBackend):
             return
         stuck = ""
         match listed.standing:
-            case "running" | "ending":
+            case "starting" | "running" | "ending":
+                # A job is on its way to its host for as long as that one is not heard of.
                 one.began, one.since, one.host = one.began or now, listed.since, listed.host
             case "held":
                 stuck = f"it is held in the queue (state {listed.state})"
@@ -202,6 +203,8 @@ class SgeBackend(JobQueueBackend):
                 stuck = said or f"it is in error (state {listed.state})"
                 one.began, one.since, one.host = None, None, ""
             case "waiting":
+                if not one.up:  # it may have begun, and been put back into the queue
+                    one.began, one.since, one.host = None, None, ""
                 stuck = await self._never(one)
         one.stuck = stuck
 

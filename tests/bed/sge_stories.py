@@ -84,6 +84,17 @@ async def troubled(**facts: Any) -> None:
     await backend.close()
 
 
+async def unheard() -> None:
+    """As ``troubled``, with hosts that are cut off; who tells it clears up, once they are back."""
+    backend = made(starting=2.0)
+    await backend.request(demand())
+    await until(backend.trouble)
+    said, leases = backend.trouble(), backend.leases()
+    say(said=said, leases=[[lease.status, lease.host, lease.reason] for lease in leases])
+    sys.stdout.flush()
+    os._exit(0)
+
+
 async def waits_and_is_deleted() -> None:
     blockers = "for i in 1 2 3 4; do echo sleep 300 | qsub -terse -o /dev/null -j y; done"
     numbers = (await shell(blockers)).split()
@@ -208,6 +219,7 @@ STORIES: dict[str, Callable[[], Any]] = {
     "never": lambda: troubled(resources={"mem_total": "900G"}),
     "early": lambda: troubled(interface="nosuch0"),
     "absent": lambda: troubled(prologue=("sleep 600",), starting=2.0),
+    "unheard": unheard,
     "waits_and_is_deleted": waits_and_is_deleted,
     "before_the_wall": before_the_wall,
     "accounted": accounted,

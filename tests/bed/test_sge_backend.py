@@ -121,6 +121,26 @@ def test_why_no_worker_comes_is_said_in_seconds(
     assert said["queue"] <= 3
 
 
+@pytest.mark.slow
+def test_jobs_on_hosts_that_are_cut_off_are_given_up(bed: Bed, login: Any) -> None:
+    """Grid Engine goes on sending jobs there for minutes, and says that they are on their way."""
+    script = CHECKOUT / "tests" / "bed" / "sge_stories.py"
+    ports = [f"p-{name}" for name in ("hpc-n1", "hpc-n2")]
+    for port in ports:
+        login.run(["ip", "link", "set", port, "nomaster"], user="root")
+    try:
+        done = login.run([bed.python, script, "unheard"], timeout=240)
+    finally:
+        for port in ports:
+            login.run(["ip", "link", "set", port, "master", "lan0"], user="root")
+        login.run("qdel -u $USER", check=False)
+    said = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    assert "its worker has not come in 2 s" in said["said"]
+    assert "it runs at hpc-n" in said["said"]
+    assert {(status, host[:-1]) for status, host, _ in said["leases"]} == {("failed", "hpc-n")}
+    emptied(bed)
+
+
 def test_a_job_that_waits_is_no_trouble_and_one_that_was_deleted_is(bed: Bed, login: Any) -> None:
     waits, deleted, again = tell(bed, "waits_and_is_deleted")
     assert waits == {"waits": "queued", "trouble": ""}

@@ -147,10 +147,11 @@ def agree(universities: Federation, connect: Connect) -> Callable[..., None]:
             root.agree(one)
         limit = time.monotonic() + 10
         for one in agreements:
-            while [r.id for r in _seen(anna, one.site)] != [
-                r.id for r in one.relations if "anna" in r.users
-            ] or _terms(_seen(anna, one.site)) != _terms(
-                [r for r in one.relations if "anna" in r.users]
+            of_hers = [r for r in one.relations if "anna" in r.users]
+            while (
+                not anna.agreements(one.site)  # one without a relation shows none either
+                or [r.id for r in _seen(anna, one.site)] != [r.id for r in of_hers]
+                or _terms(_seen(anna, one.site)) != _terms(of_hers)
             ):
                 assert time.monotonic() < limit, "the news of the agreement does not arrive"
                 time.sleep(0.05)
