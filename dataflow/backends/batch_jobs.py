@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Mapping
@@ -47,9 +48,11 @@ def job_options(
     logs, directory
         Where its output goes, and where it runs.
     """
-    imports = [word for module in IMPORTS for word in ("--preload", module)]
+    # Not by --preload: with that the nanny imports it all as well, and before it starts the worker.
+    imports = {"DASK_DISTRIBUTED__WORKER__PRELOAD": json.dumps(IMPORTS)}
     exports = [
-        f"export {variable}={shlex.quote(value)}" for variable, value in environment().items()
+        f"export {variable}={shlex.quote(value)}"
+        for variable, value in {**environment(), **imports}.items()
     ]
     options: dict[str, Any] = {
         "config_name": SECTION.format(system),
@@ -62,7 +65,7 @@ def job_options(
         "death_timeout": math.ceil(settings.orphaned),
         "local_directory": settings.scratch,
         "log_directory": str(logs),
-        "worker_extra_args": ["--no-dashboard", *imports],
+        "worker_extra_args": ["--no-dashboard"],
         "job_script_prologue": [*exports, *settings.prologue],
         "job_extra_directives": list(settings.directives),
         "job_directives_skip": [],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from dataflow.backends.batch_jobs import CLASSES, clock, job_options
 from dataflow.backends.certificates import as_files, remove_files
-from dataflow.backends.cluster import environment, own_security
+from dataflow.backends.cluster import IMPORTS, environment, own_security
 from dataflow.backends.lent import import_jobqueue, words_of
 from dataflow.backends.make import make_backend
 from dataflow.config.backend_records import Batch, JobQueue, Sge
@@ -68,9 +69,10 @@ def test_grid_engine_is_told_all_and_nothing_else(tmp_path: Path) -> None:
     for words in ("--nthreads 2", "--memory-limit 3.73GiB", "--death-timeout 90", "--nanny"):
         assert words in command
     assert "--local-directory $TMPDIR " in command
-    assert "--preload dataflow.execution.ready" in command
+    assert "--preload" not in command, "its nanny would import what only the worker needs"
     exports = [f"export {name}={value}" for name, value in environment().items()]
     assert "export ARROW_DEFAULT_MEMORY_POOL=system" in exports
+    exports.append(f"export DASK_DISTRIBUTED__WORKER__PRELOAD='{json.dumps(IMPORTS)}'")
     assert lines[-2 - len(exports) : -1] == [*exports, "module load python"]
 
 
