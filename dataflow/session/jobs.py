@@ -6,8 +6,10 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,8 @@ POLL_SECONDS = 15.0
 PATIENCE = 60.0
 #: How often what answers take beyond the usual is added: two for each of three questions.
 LATE_QUESTIONS = 6.0
+#: Results that are opened side by side.
+AT_A_TIME = 8
 #: Between two looks (s) for replies.
 GLANCE_SECONDS = 0.2
 
@@ -189,7 +193,7 @@ class Job:
         """What it computed; a list if several results were asked for.
 
         Lazy xarray objects over the stored Zarr (up to 1 MiB they are loaded at once); tables as
-        DataFrames, files as paths.
+        DataFrames, files as paths. Several are opened side by side.
 
         Raises
         ------
@@ -202,8 +206,17 @@ class Job:
         state = self._refreshed()
         if state.error is not None:
             raise from_document(state.error)
-        values = [self._open(state, key) for key in state.plan.outputs]
-        return values[0] if len(values) == 1 else values
+        wanted = state.plan.outputs
+        keys = list(dict.fromkeys(wanted))
+        if len(keys) == 1:
+            values = {keys[0]: self._open(state, keys[0])}
+        else:  # each takes some questions and answers, over roads that do not depend on one another
+            pool = ThreadPoolExecutor(min(len(keys), AT_A_TIME), "dataflow-result")
+            try:
+                values = dict(zip(keys, pool.map(partial(self._open, state), keys), strict=True))
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+        return values[wanted[0]] if len(wanted) == 1 else [values[key] for key in wanted]
 
     def datasets(self) -> tuple[Dataset, ...]:
         """The datasets of its results, in the order in which they were asked for; waits for the end.

@@ -129,7 +129,7 @@ def _there(
     if in_database(replica.url):
         raise no_files(replica.url)
     client = participant.ways.to(participant.opened.server(replica))
-    if small and replica.format == "zarr" and replica.nbytes <= SMALL_ARRAY:
+    if small and replica.format in ("zarr", "parquet") and replica.nbytes <= SMALL_ARRAY:
         return loop.run(_small(participant, dataset, replica, errand, bear))
     loop.run(client.ready())
     try:
@@ -153,13 +153,13 @@ def _there(
 async def _small(
     participant: Participant, dataset: Dataset, replica: Replica, errand: Errand, bear: bool
 ) -> Any:
-    """All files of a small array in one round trip, in place of one for each file."""
+    """All files of a small array or table in one round trip, in place of one for each file."""
     from dataflow.storage.read import as_kind, open_data
     from dataflow.storage.small import small_result
 
     client = participant.ways.to(participant.opened.server(replica))
     files = unpacked(replica, await client.archive(replica_id(replica), job=errand, bear=bear))
-    opened = small_result(replica.url, files.get)
+    opened = small_result(replica.url, files.get) if replica.format == "zarr" else None
     if opened is not None:
         return as_kind(opened, dataset.kind, replica)
     participant.cache.mkdir(parents=True, exist_ok=True)

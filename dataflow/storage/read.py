@@ -342,7 +342,8 @@ def read_row_groups(piece: tuple[Source, tuple[int, ...]]) -> Any:
     source, groups = piece
     with source.file() as file:
         footer = pq.ParquetFile(file, page_checksum_verification=True)
-        return footer.read_row_groups(list(groups)).to_pandas()
+        # Arrow's own threads may outlive a read from a Python file, and then end the process at its exit.
+        return footer.read_row_groups(list(groups), use_threads=False).to_pandas()
 
 
 def _csv(source: Source, lazy: bool, nbytes: int) -> Any:

@@ -83,7 +83,7 @@ def parquet_batches(source: Source) -> Table:
         for part in parts:
             with part.file() as file:
                 opened = pa.parquet.ParquetFile(file, page_checksum_verification=True)
-                for batch in opened.iter_batches():
+                for batch in opened.iter_batches(use_threads=False):
                     table = pa.Table.from_batches([batch.replace_schema_metadata(None)])
                     yield from table.cast(schema).to_batches()
 

@@ -123,3 +123,31 @@ def test_an_interrupted_await_leaves_the_job_running(
     assert job.status == "running"
     gate.touch()
     assert int(asyncio.run(cell())) == 499500
+
+
+@flow.operation(kind="opaque", lazy=False, output="scalar")
+def multiplied(x: Any, *, by: int) -> Any:
+    return x.sum() * by
+
+
+def test_several_results_are_opened_side_by_side(
+    session: flow.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = session.submit([multiplied(session["run"], by=by) for by in (3, 1, 2)])
+    job.wait(60)
+    assert [int(value) for value in job.result()] == [1498500, 499500, 999000]
+    read, all_of_them = type(session)._read, threading.Barrier(3)
+
+    def together(self: Any, *what: Any, **how: Any) -> Any:
+        all_of_them.wait(30)  # raises where one is opened after the other
+        return read(self, *what, **how)
+
+    monkeypatch.setattr(type(session), "_read", together)
+    assert [int(value) for value in job.result()] == [1498500, 499500, 999000]
+
+    def broken(self: Any, dataset: Any, *what: Any, **how: Any) -> Any:
+        raise OSError(dataset.key)
+
+    monkeypatch.setattr(type(session), "_read", broken)
+    with pytest.raises(OSError, match=job._refreshed().plan.outputs[0]):
+        job.result()

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import zipfile
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from dataflow.datasets import Replica
 from dataflow.errors import UnreadableDataset
-from dataflow.session.reading import SMALL_ARRAY, unpacked
+from dataflow.execution.events import Errand
+from dataflow.session.reading import SMALL_ARRAY, _small, unpacked
 
 REPLICA = Replica(
     key="k", site="two", store="data", url="file:///data/a.zarr", format="zarr", nbytes=8
@@ -47,3 +54,30 @@ def test_what_is_no_archive() -> None:
 def test_ordinary_files() -> None:
     files = {"zarr.json": b"{}", "data/c/0": b"12345678"}
     assert unpacked(REPLICA, packed(files)) == files
+
+
+def test_a_small_table_comes_in_one_piece(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"name": ["a", "b", None], "value": [1, 2, 3]})
+    frame.to_parquet(tmp_path / "part-000000.parquet", write_page_checksum=True)
+    body = (tmp_path / "part-000000.parquet").read_bytes()
+    asked = []
+
+    class Agent:
+        async def archive(self, replica: str, **_: Any) -> bytes:
+            asked.append(replica)
+            return packed({"part-000000.parquet": body})
+
+    there: Any = SimpleNamespace(
+        ways=SimpleNamespace(to=lambda site: Agent()),
+        opened=SimpleNamespace(server=lambda replica: replica.site),
+        cache=tmp_path / "cache",
+    )
+    replica = replace(REPLICA, format="parquet", url="file:///data/table")
+    dataset: Any = SimpleNamespace(kind="table")
+    found = asyncio.run(_small(there, dataset, replica, Errand(), bear=False))
+    pd.testing.assert_frame_equal(found, frame)
+    assert len(asked) == 1
+    assert not list((tmp_path / "cache").iterdir())
+    body = body.replace(b"\x02", b"\x07")
+    with pytest.raises((UnreadableDataset, OSError)):
+        asyncio.run(_small(there, dataset, replica, Errand(), bear=False))
