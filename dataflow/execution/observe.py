@@ -323,8 +323,8 @@ def _ratio(series: Series) -> float | None:
 def _stock(series: Series) -> Stock | None:
     """Bytes in the store over bytes in memory.
 
-    Large results tell how far they can be packed, small ones what is stored beside the values: of
-    the ratio of a small one a large one has nothing.
+    Large results tell how far they can be packed, small ones what is stored beside the values. Where
+    all were small and took less than in memory, they were packed at least so far, whatever was beside.
     """
     points = [
         Point(run[2], run[3], weight)
@@ -336,9 +336,11 @@ def _stock(series: Series) -> Stock | None:
     small = [point for point in points if point.x < LARGE]
     if not points:
         return None
+    telling = large or [point for point in small if point.x > 0]
     ratio, fixed = 1.0, 0.0
-    if large:
-        ratio = middle([p.y / p.x for p in large], [p.weight for p in large])
+    if telling:
+        ratio = middle([p.y / p.x for p in telling], [p.weight for p in telling])
+        ratio = ratio if large else min(1.0, ratio)
     if small:
         over = [max(0.0, p.y - min(1.0, ratio) * p.x) for p in small]
         fixed = middle(over, [p.weight for p in small])

@@ -413,6 +413,17 @@ def kept(nbytes: int, stored: int) -> Observation:
     )
 
 
+def test_small_results_that_were_packed_are_packed_again() -> None:
+    """Rows of a table: what they take is known after one run, not only that it is less."""
+    tables = [kept(285_000, 8_500), kept(318_000, 16_500)] * 3
+    known = known_of(folded(tables)).stored["f@1"]
+    assert 0.02 < known.ratio < 0.06
+    assert 8_000 < known.fixed + known.ratio * 300_000 < 18_000
+    # Large ones tell it better, and of them alone the ratio is taken.
+    known = known_of(folded([*tables, kept(20_000_000, 10_000_000)])).stored["f@1"]
+    assert known.ratio == pytest.approx(0.5)
+
+
 def test_small_results_tell_what_is_stored_beside_them_and_nothing_of_large_ones() -> None:
     small = [kept(n, 1500 + n) for n in (8, 1000, 1010)]
     known = known_of(folded(small)).stored["f@1"]
