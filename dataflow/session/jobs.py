@@ -208,8 +208,8 @@ class Job:
             raise from_document(state.error)
         wanted = state.plan.outputs
         keys = list(dict.fromkeys(wanted))
-        if len(keys) == 1:
-            values = {keys[0]: self._open(state, keys[0])}
+        if len(keys) < 2:
+            values = {key: self._open(state, key) for key in keys}
         else:  # each takes some questions and answers, over roads that do not depend on one another
             pool = ThreadPoolExecutor(min(len(keys), AT_A_TIME), "dataflow-result")
             try:

@@ -169,7 +169,12 @@ async def _small(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(body)
         here = replace(replica, url=Path(folder).as_uri())
-        return await asyncio.to_thread(open_data, here, kind=dataset.kind, lazy=False)
+        try:
+            return await asyncio.to_thread(open_data, here, kind=dataset.kind, lazy=False)
+        except DataflowError:
+            raise
+        except (OSError, ValueError) as error:  # as Arrow's, of a page against its checksum
+            raise CorruptResult(replica.url, f"what {replica.site} sends: {error}") from error
 
 
 def unpacked(replica: Replica, archive: bytes) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from dataflow.datasets import Replica
-from dataflow.errors import UnreadableDataset
+from dataflow.errors import CorruptResult, UnreadableDataset
 from dataflow.execution.events import Errand
 from dataflow.session.reading import SMALL_ARRAY, _small, unpacked
 
@@ -79,5 +79,5 @@ def test_a_small_table_comes_in_one_piece(tmp_path: Path) -> None:
     assert len(asked) == 1
     assert not list((tmp_path / "cache").iterdir())
     body = body.replace(b"\x02", b"\x07")
-    with pytest.raises((UnreadableDataset, OSError)):
+    with pytest.raises(CorruptResult, match="what two sends"):
         asyncio.run(_small(there, dataset, replica, Errand(), bear=False))
