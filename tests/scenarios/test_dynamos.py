@@ -121,6 +121,10 @@ def universities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federatio
         yield federation
 
 
+def knows(session: Any, site: str) -> bool:
+    return bool(session.datasets(name="wageGap", site=site))
+
+
 @pytest.fixture
 def connect(universities: Federation, tmp_path: Path) -> Iterator[Connect]:
     with ExitStack() as stack:
@@ -131,6 +135,10 @@ def connect(universities: Federation, tmp_path: Path) -> Iterator[Connect]:
                 file = universities.sites_file_of(user)
                 state = tmp_path / user
                 known[user] = stack.enter_context(flow.connect(file, user=user, state=state))
+                limit = time.monotonic() + 10  # what is slow to answer is heard of a little later
+                while not all(knows(known[user], site) for site in TABLES):
+                    assert time.monotonic() < limit, "the news of the tables does not arrive"
+                    time.sleep(0.05)
             return known[user]
 
         yield of
