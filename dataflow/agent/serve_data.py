@@ -32,7 +32,7 @@ from dataflow.execution.events import Errand
 from dataflow.storage.credentials import resolve
 from dataflow.storage.fingerprints import no_files
 from dataflow.storage.layout import Area, key_prefix
-from dataflow.storage.manifest import ONE_FILE, FileEntry
+from dataflow.storage.manifest import ONE_FILE, PARQUET, FileEntry
 from dataflow.storage.open import Options, local_path, object_store, split
 from dataflow.storage.publish import find_result
 from dataflow.storage.transfer import listing_of
@@ -277,7 +277,7 @@ def _is_one_file(replica: Replica, local: LocalPath | None) -> bool:
     if local is not None:
         return local.is_file()
     return replica.format in ONE_FILE or (
-        replica.format == "parquet" and replica.url.endswith((".parquet", ".pq"))
+        replica.format == "parquet" and replica.url.endswith(PARQUET)
     )
 
 

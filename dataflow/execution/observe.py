@@ -336,11 +336,11 @@ def _stock(series: Series) -> Stock | None:
     small = [point for point in points if point.x < LARGE]
     if not points:
         return None
-    telling = large or [point for point in small if point.x > 0]
     ratio, fixed = 1.0, 0.0
-    if telling:
+    if telling := large or [point for point in small if point.x > 0]:
         ratio = middle([p.y / p.x for p in telling], [p.weight for p in telling])
-        ratio = ratio if large else min(1.0, ratio)
+    if not large:  # what is stored beside makes the ratio of small ones too large, never too small
+        ratio = min(1.0, ratio)
     if small:
         over = [max(0.0, p.y - min(1.0, ratio) * p.x) for p in small]
         fixed = middle(over, [p.weight for p in small])

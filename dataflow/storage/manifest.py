@@ -18,6 +18,8 @@ VERSION = 1
 
 #: Formats of which a replica is one file, not a directory of them.
 ONE_FILE = frozenset({"hdf5", "netcdf", "npy", "csv"})
+#: How names of Parquet files end.
+PARQUET = (".parquet", ".parq", ".pq")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from dataflow.datasets import Extent, Format, Kind, Variable
 from dataflow.errors import UnreadableDataset
 from dataflow.storage import probe_arrays, probe_tables
 from dataflow.storage.fingerprints import current_fingerprint, fingerprint_of, stored_files
+from dataflow.storage.manifest import PARQUET
 from dataflow.storage.open import Options
 from dataflow.storage.source import Source
 from dataflow.stores import in_database
@@ -57,8 +58,7 @@ _SUFFIXES: dict[str, Format] = {
     ".zarr": "zarr",
     ".npy": "npy",
     ".csv": "csv",
-    ".parquet": "parquet",
-    ".parq": "parquet",
+    **dict.fromkeys(PARQUET, "parquet"),
 }
 
 _SIGNATURES: tuple[tuple[bytes, frozenset[Format]], ...] = (
@@ -204,6 +204,6 @@ def _directory_format(files: tuple[tuple[str, int], ...]) -> Format:
     names = {path for path, _ in files}
     if names & {"zarr.json", ".zgroup", ".zarray", ".zmetadata"}:
         return "zarr"
-    if any(name.endswith((".parquet", ".parq")) for name in names):
+    if any(name.endswith(PARQUET) for name in names):
         return "parquet"
     return "files"

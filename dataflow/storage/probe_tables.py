@@ -10,6 +10,7 @@ import pandas as pd
 from dataflow.datasets import Variable
 from dataflow.errors import UnreadableDataset
 from dataflow.storage.dialect import separator_of
+from dataflow.storage.manifest import PARQUET
 from dataflow.storage.source import Source
 
 SAMPLE_ROWS = 1000
@@ -104,4 +105,4 @@ def parquet_parts(source: Source) -> list[Source]:
     )
     if files[0][0] == "":
         return [source]
-    return [source.below(path) for path, _ in files if path.endswith((".parquet", ".parq"))]
+    return [source.below(path) for path, _ in files if path.endswith(PARQUET)]

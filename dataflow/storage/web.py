@@ -10,12 +10,13 @@ from math import ceil, prod
 from typing import TYPE_CHECKING, Any
 
 from dataflow.errors import UnreadableDataset
+from dataflow.storage.manifest import PARQUET
 
 if TYPE_CHECKING:
     from dataflow.storage.open import AnyStore
 
 #: Endings of names that are single files: nobody looks for a hierarchy there.
-_ONE_FILE = (".h5", ".hdf5", ".nc", ".nc4", ".cdf", ".npy", ".csv", ".parquet", ".parq", ".pq")
+_ONE_FILE = (".h5", ".hdf5", ".nc", ".nc4", ".cdf", ".npy", ".csv", *PARQUET)
 _ROOTS = ("zarr.json", ".zmetadata", ".zarray")
 #: Chunks that are asked about one by one, at most.
 MOST_CHUNKS = 100_000

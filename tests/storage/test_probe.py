@@ -16,6 +16,7 @@ import zarr
 from dataflow.datasets import Variable
 from dataflow.errors import UnreadableDataset
 from dataflow.storage import fingerprints
+from dataflow.storage.manifest import PARQUET
 from dataflow.storage.probe import current_fingerprint, probe
 
 
@@ -120,6 +121,18 @@ def test_csv_with_quoted_line_breaks(tmp_path: Path) -> None:
         ("f", ("row",)),
     ]
     assert found.extent.variables[0].dtype == "int64"
+
+
+@pytest.mark.parametrize("ending", PARQUET)
+def test_every_ending_of_parquet(tmp_path: Path, ending: str) -> None:
+    (tmp_path / "d").mkdir()
+    pd.DataFrame({"n": range(5)}).to_parquet(tmp_path / "d" / f"a{ending}")
+    for url in (tmp_path / "d" / f"a{ending}", tmp_path / "d"):
+        found = probe(url.as_uri())
+        assert (found.kind, found.format, found.extent.rows) == ("table", "parquet", 5)
+    (tmp_path / f"text{ending}").write_text("n\n1\n")
+    with pytest.raises(UnreadableDataset, match="does not begin like one"):
+        probe((tmp_path / f"text{ending}").as_uri())
 
 
 def test_parquet_file_and_directory(tmp_path: Path) -> None:
