@@ -22,8 +22,10 @@ from dataflow.placement.engine.instance import Instance
 
 #: More variables than this are not tried.
 _MOST = 200_000
-#: The solver takes figures that differ by less for equal (in seconds, or shares of the largest item).
-_BLUR = 2e-6
+#: The solver takes a price for nothing that is less (seconds, or shares of the largest item), of every variable.
+_BLUR = 1e-7
+#: And the whole for reached if it is as near as this.
+_NEAR = 2e-6
 
 
 def proven(
@@ -164,4 +166,6 @@ class _Model:
         bound = result.mip_dual_bound
         if bound is None or not np.isfinite(bound):
             return 0.0
-        return max(0.0, float(bound) * (1 - 1e-7) - _BLUR) * unit
+        # by the sum of what it may have taken for nothing: it has been above the optimum by half of that
+        blur = max(_NEAR, _BLUR * (len(whole) if makespan else np.count_nonzero(cost)))
+        return max(0.0, float(bound) * (1 - 1e-7) - blur) * unit

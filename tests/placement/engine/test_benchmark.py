@@ -80,3 +80,15 @@ def test_a_bound_allows_for_what_the_solver_takes_for_equal(
     assert _Model(instance).least(1.0, makespan=False) == 0.0
     answer.mip_dual_bound = 0.5
     assert _Model(instance).least(1.0, makespan=False) == pytest.approx(largest / 2, rel=1e-5)
+
+
+def test_a_bound_allows_for_what_the_solver_takes_for_equal_of_every_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    optimize = pytest.importorskip("scipy.optimize")
+    instance = problem("chunks", 400, 3, skew="zipf")
+    priced = instance.width * int((instance.size > 0).sum())
+    answer = SimpleNamespace(mip_dual_bound=0.9e-7 * priced)
+    assert answer.mip_dual_bound > 1e-4, "more than the solver's tolerance of the whole"
+    monkeypatch.setattr(optimize, "milp", lambda *_, **__: answer)
+    assert _Model(instance).least(1.0, makespan=False) == 0.0
