@@ -13,7 +13,7 @@ from dataflow.placement.engine import compiled
 from dataflow.placement.engine.instance import Instance
 
 #: A call of a loop from outside the loops.
-CALL = 2.5e-5
+CALL = 5e-5
 #: Plain Python takes so many times longer.
 PLAIN = 150.0
 _US = 1e-6
@@ -29,7 +29,7 @@ class Effort:
         far = 1.0 + 1.3 * max(0.0, math.log10(max(1, steps) / 1000))  # memory gets slower with size
         slow = far * (PLAIN if compiled.is_plain() else 1.0)
         self._unit = slow * _US
-        self._play = self._unit * (0.12 * steps + 0.02 * edges)
+        self._play = self._unit * (0.25 * steps + 0.05 * edges)
         #: One list pass; the table that looks ahead; ranks.
         self.listing = self._unit * (0.05 * steps + 0.05 * edges * wide) + CALL
         self.table = self._unit * (0.04 * steps + 0.05 * edges * wide * wide) + CALL
@@ -45,4 +45,4 @@ class Effort:
 
     def playing(self, transfers: float, plans: int = 1) -> float:
         """So many plans with so many transfers in all."""
-        return plans * self._play + self._unit * 0.27 * transfers
+        return plans * self._play + self._unit * 0.42 * transfers

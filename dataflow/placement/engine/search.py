@@ -28,11 +28,11 @@ from dataflow.placement.engine.instance import Instance, Integers, capacity
 from dataflow.placement.engine.loads import at_least, refine
 from dataflow.placement.engine.rivals import Lists, simple
 from dataflow.placement.engine.routes import routed
-from dataflow.placement.engine.simulate import Choice, Outcome, judge, simulate
+from dataflow.placement.engine.simulate import Choice, Outcome, check, simulate, simulate_defaults
 
 Objective = Literal["makespan", "bytes"] | float
-#: Score, makespan, bytes, plan, which part of the search found it.
-_Entry = tuple[float, float, float, Choice, str]
+#: Score, makespan, bytes, plan, which part of the search found it, and what becomes of it where that was kept.
+_Entry = tuple[float, float, float, Choice, str, Outcome | None]
 
 #: Seconds that an effort without a budget stands for: at least, and per step.
 LEAST_BUDGET, STEP_BUDGET = 0.05, 1e-4
@@ -40,7 +40,7 @@ LEAST_BUDGET, STEP_BUDGET = 0.05, 1e-4
 _PLAN = 4e-6
 _BYTES_LEAST, _BYTES_STEP = 0.0025, 8e-6
 #: Shares of a budget: counted without a clock, counted where there is room or a clock, and by the clock.
-_COUNTED, _WHOLE, _WAITED = 0.8, 1.0, 0.85
+_COUNTED, _WHOLE, _WAITED = 0.8, 0.85, 0.85
 #: For makespan, a plan with fewer bytes may be so many times slower than the fastest that was met.
 _SLOWER = 1.01
 #: What a second of a further link is worth as seconds of a later arrival; and
@@ -169,16 +169,22 @@ class _Race:
             slower = self.fastest is not None and span > self.fastest[1]
             if behind and (slower or math.isinf(self.exchange)):
                 return float(span), float(nbytes)
-        span, nbytes, self.moves = judge(
-            *instance.graph, instance.home_at, instance.homes, choice.site, choice.order
-        )
+        outcome = simulate_defaults(instance, choice)
+        self.moves = len(outcome.moves)
         self.pay(self.takes.playing(self.moves) + CALL)
         self.plans += 1
-        self.keep(choice, float(span), float(nbytes), origin)
-        return float(span), float(nbytes)
+        self.keep(choice, outcome.makespan, outcome.nbytes, origin, outcome)
+        return outcome.makespan, outcome.nbytes
 
-    def keep(self, choice: Choice, makespan: float, nbytes: float, origin: str) -> None:
-        entry = (self.score(makespan, nbytes), makespan, nbytes, choice, origin)
+    def keep(
+        self,
+        choice: Choice,
+        makespan: float,
+        nbytes: float,
+        origin: str,
+        outcome: Outcome | None = None,
+    ) -> None:
+        entry = (self.score(makespan, nbytes), makespan, nbytes, choice, origin, outcome)
         if self.fastest is None or makespan < self.fastest[1]:
             self.fastest = entry
         if not len(choice.transfers):
@@ -245,7 +251,7 @@ def place(
     for name, make in simple(lists).items():
         if name.startswith("site:") and (race.left < 0.6 * effort or race.over()):
             continue
-        race.pay(takes.listing)
+        race.pay(takes.listing + CALL)
         ample = instance.steps < _CLIMBED and race.left > 0.5 * effort
         rivals[name] = race.enter(make(), name, exact=ample)
     if instance.steps and not fewest:
@@ -255,8 +261,11 @@ def place(
         if relays:
             _routes(race, 4, 0.0)
         _climbs(race, state, relays=relays)
-    score, _, _, choice, origin = race.best(_SLOWER if objective == "makespan" else math.inf)
-    outcome = simulate(instance, choice)
+    best = race.best(_SLOWER if objective == "makespan" else math.inf)
+    score, _, _, choice, origin, outcome = best
+    if outcome is None or not math.isfinite(outcome.makespan):
+        outcome = simulate(instance, choice)
+    check(instance, choice)
     if prove > 0:
         least = proven(instance, least, prove, makespan=outcome.makespan)
     return Placed(
@@ -377,7 +386,7 @@ def _routes(race: _Race, most: int, gain: float) -> float:
     if instance.steps > _CLIMBED or instance.width < 3:
         return -1.0
     best = _TOLLS[0]
-    for _, _, _, choice, _ in race.found[:most]:
+    for _, _, _, choice, *_ in race.found[:most]:
         for toll in _TOLLS:
             rounds = 2 if race.left > 0.5 * race.whole else 1
             if race.left < takes.playing(3 * race.moves, rounds + 1) or race.over():

@@ -106,6 +106,17 @@ def simulate(instance: Instance, choice: Choice, network: Network = "serial") ->
     )  # fmt: skip
 
 
+def simulate_defaults(instance: Instance, choice: Choice) -> Outcome:
+    """The same for a plan that is known to be legal and has neither starts nor transfers of its own."""
+    (makespan, nbytes, start, end, arrival), lists = judge(
+        *instance.graph, instance.home_at, instance.homes, choice.site, choice.order
+    )
+    return Outcome(
+        makespan=float(makespan), nbytes=float(nbytes), start=start, end=end,
+        moves=np.stack(lists, axis=1), arrival=arrival,
+    )  # fmt: skip
+
+
 def check(instance: Instance, choice: Choice) -> None:
     """Refuse what no site may do.
 
@@ -138,24 +149,39 @@ def check(instance: Instance, choice: Choice) -> None:
 def _check_transfers(instance: Instance, own: Floats) -> None:
     if own.ndim != 2 or own.shape[1] != 5:
         raise PlacementError("transfers are (item, source, target, priority, not before)")
-    reached: set[tuple[int, int]] = set()
-    for row in own:
-        if np.isnan(row).any():
-            raise PlacementError(f"transfer {row.tolist()}: a value is not a number")
-        item, source, target = (int(value) for value in row[:3])
-        what = f"transfer of item {item} from {source} to {target}"
-        if not (0 <= item < instance.items):
-            raise PlacementError(f"{what}: there is no such item")
-        if not (0 <= source < instance.width and 0 <= target < instance.width):
-            raise PlacementError(f"{what}: there is no such site")
-        if source == target or (item, target) in reached:
-            raise PlacementError(f"{what}: the item is there already or comes twice")
-        homes = instance.homes[instance.home_at[item] : instance.home_at[item + 1]]
-        if target in homes.tolist():
-            raise PlacementError(f"{what}: the item is there from the start")
-        if not instance.allowed[item, target]:
-            raise PlacementError(f"{what}: no copy may be at {instance.sites[target]!r}")
-        reached.add((item, target))
+    if not len(own):
+        return
+    items, sites = instance.items, instance.width
+    unknown = np.isnan(own).any(axis=1)
+    numbers = np.nan_to_num(own[:, :3], nan=-1.0, posinf=-1.0)
+    item, source, target = np.clip(numbers, -1, 2**53).astype(np.int64).T
+    named = (item >= 0) & (item < items)
+    placed = (source >= 0) & (source < sites) & (target >= 0) & (target < sites)
+    ways = np.where(named & placed, item * sites + target, -1)
+    twice = np.ones(len(own), bool)
+    twice[np.unique(ways, return_index=True)[1]] = False
+    home = np.repeat(np.arange(items), np.diff(instance.home_at)) * sites + instance.homes
+    may = instance.allowed.ravel()[np.maximum(ways, 0)]
+    faults = {
+        "a value is not a number": unknown,
+        "there is no such item": ~named,
+        "there is no such site": ~placed,
+        "the item is there already or comes twice": (source == target) | twice,
+        "the item is there from the start": np.isin(ways, home),
+        "no copy may be at": ~may,
+    }
+    bad = np.flatnonzero(np.logical_or.reduce([*faults.values()]))
+    if not len(bad):
+        return
+    row = int(bad[0])
+    fault = next(words for words, rows in faults.items() if rows[row])
+    if unknown[row]:
+        raise PlacementError(f"transfer {own[row].tolist()}: {fault}")
+    if fault == "no copy may be at":
+        fault += f" {instance.sites[target[row]]!r}"
+    raise PlacementError(
+        f"transfer of item {item[row]} from {source[row]} to {target[row]}: {fault}"
+    )
 
 
 def copies(instance: Instance, outcome: Outcome) -> Bools:
@@ -448,7 +474,7 @@ def judge(
     input_at: Any, inputs: Any, output_at: Any, outputs: Any, reader_at: Any, readers: Any,
     deliver: Any, client: int, home_at: Any, homes: Any, site: Any, order: Any,
 ) -> Any:  # fmt: skip
-    """Makespan, bytes and number of transfers of a plan that has no transfers of its own."""
+    """Of a plan without transfers of its own what :func:`play` finds, and items, sources and targets of its transfers."""
     own_at, own = np.zeros(len(size) + 1, np.int64), np.zeros((0, 5))
     lists = moves(
         workers, pace, latency, size, producer, source, seconds, input_at, inputs, output_at,
@@ -459,4 +485,4 @@ def judge(
         outputs, reader_at, readers, deliver, client, home_at, homes, site, order,
         np.zeros(len(site)), lists[0], lists[1], lists[2], lists[3], lists[4], lists[5], 0,
     )  # fmt: skip
-    return result[0], result[1], len(lists[1])
+    return result[:5], lists[1:4]
