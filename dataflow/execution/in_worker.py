@@ -23,7 +23,7 @@ from dataflow.execution.failures import Failure, failure_of
 from dataflow.execution.floors import check_floors, row_set
 from dataflow.execution.inputs import Lying, as_table, opened, path_of
 from dataflow.execution.programs import Program
-from dataflow.execution.stages import carried, evaluate, is_lazy
+from dataflow.execution.stages import carried, evaluate, is_lazy, reads_tables
 from dataflow.execution.to_dask import BEGUN, Outcome, Work
 from dataflow.graph.operation import Functions
 from dataflow.storage.layout import READ_NBYTES
@@ -33,9 +33,6 @@ from dataflow.storage.results import find_result, write_result
 from dataflow.storage.scratch import drawing_into
 from dataflow.storage.tables import Batches
 from dataflow.versions import differences
-
-#: Attribute of a function that says how it wants its inputs, and the one word that it knows.
-READS, TABLES = "reads", "tables"
 
 #: Up to so many Dask tasks there is nothing to gain from other workers, only a way to go.
 FEW = 6
@@ -168,7 +165,7 @@ def _unpacked(code: str, payload: bytes) -> Functions:
 
 def _given(source: Any, functions: Functions, lazy: bool, scratch: Callable[[], Path]) -> Any:
     """What a function gets for an input; some open their tables themselves."""
-    if isinstance(source, Lying) and getattr(functions.function, READS, "") == TABLES:
+    if isinstance(source, Lying) and reads_tables(functions.function):
         return as_table(source, scratch)
     return _opened(source, lazy=lazy, scratch=scratch)
 
@@ -204,7 +201,7 @@ def _must_travel(work: Work, value: Any) -> None:
         ) from None
 
 
-_KNOWN = frozenset({"numpy", "pandas", "xarray", "dask", "dask_expr"})
+_KNOWN = frozenset({"numpy", "pandas", "pyarrow", "xarray", "dask", "dask_expr"})
 
 
 def _is_files(value: Any) -> bool:

@@ -60,8 +60,8 @@ def query(*tables: Any, sql: str, names: Sequence[str] = ()) -> Any:
 
     Returns
     -------
-    pandas.DataFrame
-        A stream of batches instead, if it is large: it is stored as it comes.
+    pyarrow.Table
+        A DataFrame for whoever opens it. A stream of batches instead, if it is large: it is stored as it comes.
 
     Raises
     ------

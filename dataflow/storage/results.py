@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import xarray as xr
 import xxhash
 
@@ -85,7 +86,7 @@ def write_result(
     ----------
     value
         DataArray, Dataset, NumPy or Dask array, scalar, mapping of name to array; pandas or Dask
-        DataFrame, pandas Series, a stream of Arrow batches; a path or a sequence of paths to files.
+        DataFrame, pandas Series, an Arrow table or a stream of batches; a path or a sequence of paths to files.
     root
         URL of a results store.
     key, attempt
@@ -129,14 +130,14 @@ def write_result(
 
 
 def normalised(value: Any) -> Any:
-    """The form in which a value is stored: DataArray, Dataset, DataFrame or list of paths.
+    """The form in which a value is stored: DataArray, Dataset, DataFrame, Arrow table or list of paths.
 
     Raises
     ------
     StorageError
         If there is none.
     """
-    if isinstance(value, xr.DataArray | xr.Dataset | pd.DataFrame | tables.Batches):
+    if isinstance(value, xr.DataArray | xr.Dataset | pd.DataFrame | pa.Table | tables.Batches):
         return value
     if isinstance(value, xr.Variable):
         return xr.DataArray(value)
@@ -245,6 +246,8 @@ def _write_table(
     tell: Progress,
 ) -> Manifest:
     parts: list[tables.Part] = []
+    if isinstance(frame, pa.Table):
+        frame = tables.pieces_of(frame, part_nbytes)
     if isinstance(frame, tables.Batches):
         for part in tables.write_batches(frame, attempt=place, part_nbytes=part_nbytes):
             parts.append(part)

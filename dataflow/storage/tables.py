@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 Part = tuple[FileEntry, int, tuple[int, ...]]
 
 
+#: A table of more rows has the least and greatest value of every column with each group of rows.
+STATISTICS_ROWS = 65_536
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Batches:
     """A table that comes as a stream, to be stored as it comes: nobody ever holds all of it.
@@ -36,7 +40,6 @@ def write_part(
     """Write one partition; the body of one Dask task."""
     import pandas as pd
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     # Partitions of one table differ in whether their index is a plain count, which takes no column;
     # whether there is a column is decided by the whole.
@@ -49,12 +52,11 @@ def write_part(
     if schema is not None:
         # A partition without a single value in a column guesses another type than its neighbours.
         table = table.cast(schema.with_metadata(table.schema.metadata))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, write_page_checksum=True)
+    packed = _packed(table)
     usage = frame.memory_usage(index=False, deep=True)
-    entry = attempt.put(f"part-{number:06}.parquet", [memoryview(sink.getvalue()).cast("B")])
+    entry = attempt.put(f"part-{number:06}.parquet", [packed])
     # Arrow keeps what it freed for the next time; a worker near its limit would be stopped for it.
-    del table, sink
+    del table, packed
     pa.default_memory_pool().release_unused()
     return entry, len(frame), tuple(int(n) for n in usage)
 
@@ -76,13 +78,26 @@ def write_batches(stream: Batches, *, attempt: Attempt, part_nbytes: int) -> Ite
         yield _write_table(pa.Table.from_batches(pending, schema), attempt, number)
 
 
-def _write_table(table: pa.Table, attempt: Attempt, number: int) -> Part:
+def pieces_of(table: pa.Table, part_nbytes: int) -> Batches:
+    """An Arrow table in memory as a stream of pieces, each of about ``part_nbytes`` at most."""
+    rows = max(1, table.num_rows * part_nbytes // max(table.nbytes, 1))
+    return Batches(table.schema, iter(table.to_batches(max_chunksize=rows)))
+
+
+def _packed(table: pa.Table) -> memoryview:
+    """A table as a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, write_page_checksum=True)
-    entry = attempt.put(f"part-{number:06}.parquet", [memoryview(sink.getvalue()).cast("B")])
+    # what is read at once anyway needs no least and greatest values, which take a third of the time
+    statistics = table.num_rows > STATISTICS_ROWS
+    pq.write_table(table, sink, write_page_checksum=True, write_statistics=statistics)
+    return memoryview(sink.getvalue()).cast("B")
+
+
+def _write_table(table: pa.Table, attempt: Attempt, number: int) -> Part:
+    entry = attempt.put(f"part-{number:06}.parquet", [_packed(table)])
     return entry, table.num_rows, tuple(int(column.nbytes) for column in table.columns)
 
 

@@ -149,7 +149,7 @@ def tables_of(value: Any) -> dict[str, Tabular]:
 
 
 def gathered(schema: pa.Schema, batches: Iterator[pa.RecordBatch], nbytes: int) -> Any:
-    """A frame if all batches together have at most ``nbytes``, else the stream of them."""
+    """An Arrow table if all batches together have at most ``nbytes``, else the stream of them."""
     first: list[pa.RecordBatch] = []
     size = 0
     for batch in batches:
@@ -157,7 +157,7 @@ def gathered(schema: pa.Schema, batches: Iterator[pa.RecordBatch], nbytes: int) 
         size += batch.nbytes
         if size > nbytes:
             return Batches(schema, _chained(first, batches))
-    return pa.Table.from_batches(first, schema=schema).to_pandas()
+    return pa.Table.from_batches(first, schema=schema)
 
 
 def _chained(

@@ -298,6 +298,36 @@ def test_tables(bench: Bench, run: Run) -> None:
     assert float(values["mean_age"]) == 38.5
 
 
+def test_arrow_tables_are_frames_for_whoever_does_not_ask_for_tables(
+    bench: Bench, run: Run
+) -> None:
+    path = bench.data / "people.csv"
+    pd.DataFrame({"name": ["ada", "bob", None], "age": [36, 41, 29]}).to_csv(path, index=False)
+    people = bench.register(path)
+
+    @operation
+    def columns(table):
+        import pyarrow as pa
+
+        return pa.Table.from_pandas(table.compute() if hasattr(table, "compute") else table)
+
+    @operation
+    def as_it_comes(table):
+        return len(str(type(table)))
+
+    @operation
+    def oldest(table):
+        return pd.DataFrame({"age": [table["age"].max()], "kind": [type(table).__name__]})
+
+    as_it_comes.function.reads = "tables"
+    table = columns(people)
+    stored = run(bench.stored(table, oldest(table), as_it_comes(table), outputs=[]))
+    values = {report.dataset.name: value_of(report) for report in stored}
+    assert values["columns"]["age"].tolist() == [36, 41, 29]
+    assert values["oldest"].to_dict("list") == {"age": [41], "kind": ["DataFrame"]}
+    assert int(values["as_it_comes"]) == len("<class 'pyarrow.lib.Table'>")
+
+
 def test_datasets_and_eager_step_after_lazy_one(bench: Bench, run: Run) -> None:
     path = bench.data / "grid.zarr"
     xr.Dataset({"t": ("x", np.arange(4.0)), "p": ("x", np.ones(4))}).to_zarr(

@@ -18,7 +18,13 @@ from dataflow.errors import ConfigError
 from dataflow.operations import anonymise
 from dataflow.storage.tabular import Tabular
 
-hide = anonymise.function
+
+def hide(*tables: Any, **how: Any) -> Any:
+    """What comes of it, as a frame if it is a table in memory."""
+    found = anonymise.function(*tables, **how)
+    return found.to_pandas() if isinstance(found, pa.Table) else found
+
+
 PEOPLE = pd.DataFrame(
     {
         "who": ["ann", "bob", "ann", None],

@@ -22,7 +22,13 @@ from dataflow.storage.tables import Batches
 from dataflow.storage.tabular import Tabular
 from dataflow.testing.wage_gap import JOIN, UNIVERSITIES, write
 
-find = query.function
+
+def find(*tables: Any, **how: Any) -> Any:
+    """What comes of it, as a frame if it is a table in memory."""
+    found = query.function(*tables, **how)
+    return found.to_pandas() if isinstance(found, pa.Table) else found
+
+
 DATA = pd.DataFrame({"a": range(10), "g": ["M", "V"] * 5})
 
 

@@ -132,7 +132,7 @@ def test_queries_over_it(server: Server, people: str) -> None:
     stored = StoredTable(replica=replica, kind="table", credentials=server.credentials)
     sql = "SELECT count(*) AS n, sum(id) AS total, max(word) AS word FROM data WHERE id <> 2"
     found = query.function(stored, sql=sql)
-    assert found.iloc[0].to_list() == [2, 4, "één, 'n"]
+    assert list(found.to_pylist()[0].values()) == [2, 4, "één, 'n"]
     for lazy in (False, True):
         frame = open_data(replica, kind="table", credentials=server.credentials, lazy=lazy)
         frame = frame.compute(scheduler="sync") if lazy else frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def test_not_a_table(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(0, 50), max_size=8))
-def test_small_streams_are_frames_and_large_ones_stay_streams(lengths: list[int]) -> None:
+def test_small_streams_are_tables_and_large_ones_stay_streams(lengths: list[int]) -> None:
     schema = pa.schema([("a", pa.int64())])
     batches = [pa.RecordBatch.from_pydict({"a": np.arange(n)}, schema=schema) for n in lengths]
     found = gathered(schema, iter(batches), 400)
@@ -114,7 +115,7 @@ def test_small_streams_are_frames_and_large_ones_stay_streams(lengths: list[int]
         assert isinstance(found, Batches)
         assert [v for b in found.batches for v in b["a"].to_pylist()] == expected
     else:
-        assert found["a"].tolist() == expected
+        assert found["a"].to_pylist() == expected
 
 
 def test_a_stream_is_stored_as_it_comes(tmp_path: Path) -> None:
@@ -144,6 +145,25 @@ def test_a_stream_is_stored_as_it_comes(tmp_path: Path) -> None:
         number for number in range(20) for _ in range(1000)
     ]
     assert len(open_data(lying, kind="table", lazy=False)) == 20_000
+
+
+@given(st.integers(0, 300), st.integers(1, 4000))
+def test_an_arrow_table_is_stored_like_the_frame_that_it_is(rows: int, chunk_nbytes: int) -> None:
+    words = [None if n % 7 == 0 else f"w{n % 5}" for n in range(rows)]
+    table = pa.table({"a": np.arange(rows), "w": pa.array(words, pa.string())})
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = write_result(
+            table, root=Path(folder).as_uri(), key="t" * 64, attempt="one", provenance={},
+            chunk_nbytes=chunk_nbytes,
+        )  # fmt: skip
+        lying = replica_of(manifest, "here", "results")
+        frame = open_data(lying, kind="table", lazy=False).reset_index(drop=True)
+        pd.testing.assert_frame_equal(frame, table.to_pandas())
+    assert manifest.extent.rows == rows
+    assert [variable.dtype for variable in manifest.extent.variables] == ["int64", "str"]
+    if rows:
+        part = max(8 * chunk_nbytes, table.nbytes // rows)
+        assert len(manifest.files) >= table.nbytes // (2 * part)
 
 
 def test_a_stream_of_nothing_is_a_table(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def _check_transfers(instance: Instance, own: Floats) -> None:
     if not len(own):
         return
     items, sites = instance.items, instance.width
-    unknown = np.isnan(own).any(axis=1)
+    unknown = np.asarray(np.isnan(own).any(axis=1))
     numbers = np.nan_to_num(own[:, :3], nan=-1.0, posinf=-1.0)
     item, source, target = np.clip(numbers, -1, 2**53).astype(np.int64).T
     named = (item >= 0) & (item < items)
@@ -161,7 +161,7 @@ def _check_transfers(instance: Instance, own: Floats) -> None:
     twice = np.ones(len(own), bool)
     twice[np.unique(ways, return_index=True)[1]] = False
     home = np.repeat(np.arange(items), np.diff(instance.home_at)) * sites + instance.homes
-    may = instance.allowed.ravel()[np.maximum(ways, 0)]
+    may: Bools = instance.allowed.ravel()[np.maximum(ways, 0)]
     faults = {
         "a value is not a number": unknown,
         "there is no such item": ~named,
@@ -170,7 +170,7 @@ def _check_transfers(instance: Instance, own: Floats) -> None:
         "the item is there from the start": np.isin(ways, home),
         "no copy may be at": ~may,
     }
-    bad = np.flatnonzero(np.logical_or.reduce([*faults.values()]))
+    bad = np.flatnonzero(np.any(list(faults.values()), axis=0))
     if not len(bad):
         return
     row = int(bad[0])
