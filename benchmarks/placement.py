@@ -107,12 +107,12 @@ def hold(name: str, outcomes: Mapping[str, Outcome], least: Bounds) -> None:
 def figure(name: str, value: float, baseline: str, goal: float | None, unit: str = "ratio") -> Any:
     return {
         "figure": name,
-        "value": round(value, 4),
+        "value": round(float(value), 4),
         "unit": unit,
         "baseline": baseline,
-        "ratio": round(value, 4),
+        "ratio": round(float(value), 4),
         "goal": None if goal is None else f"<= {goal:g}",
-        "holds": None if goal is None else value <= goal,
+        "holds": None if goal is None else bool(value <= goal),
     }
 
 

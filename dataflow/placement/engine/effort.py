@@ -40,8 +40,8 @@ class Effort:
         self.lighter = self._unit * (0.03 * steps + 0.03 * edges) * (0.3 + 0.7 * wide)
         self.cutting = self._unit * (0.08 * steps + 0.12 * edges) + CALL
         #: Bounds, and what is made once for every problem.
-        self.bounding = self._unit * (0.3 * steps + 0.1 * edges * wide) + 6 * CALL
-        self.start = 6 * CALL
+        self.bounding = self._unit * (0.3 * steps + 0.1 * edges * wide) + 2 * CALL
+        self.start = 2 * CALL
 
     def playing(self, transfers: float, plans: int = 1) -> float:
         """So many plans with so many transfers in all."""

@@ -47,6 +47,8 @@ _SLOWER = 1.01
 #: from which gain in score on changes are tried with routes, by the part of a climb.
 _TOLLS = (1.0, 0.3)
 _ASKED = {0.2: 0.03, 1.0: 0.003}
+#: By how much a plan may be worse at the beginning of a climb, of one after the other (as a share).
+_WARM = (0.02, 0.06, 0.15)
 #: Beyond so many steps single changes are not worth playing everything.
 _CLIMBED = 20_000
 
@@ -411,7 +413,8 @@ def _climbs(race: _Race, state: Integers, *, relays: bool) -> None:
     instance = race.instance
     if instance.steps > _CLIMBED:
         return
-    toll = -1.0
+    toll, cycle = -1.0, 0
+    wayward = relays and instance.width > 2
     for part in (0.12, 0.15, 0.2, 0.5, 1.0):
         if relays and toll < 0 and part in _ASKED:
             toll = _routes(race, 3, _ASKED[part])
@@ -422,24 +425,36 @@ def _climbs(race: _Race, state: Integers, *, relays: bool) -> None:
         rank = {0.12: 1, 0.15: 2}.get(part, 0)
         start = race.found[min(rank, len(race.found) - 1)]
         for chunk in _chunks(tries, race):
-            own = start[3].transfers if toll >= 0 else start[3].transfers[:0]
+            ways = toll
+            if wayward and toll < 0 and (cycle % 2 or len(start[3].transfers)):
+                ways = _TOLLS[0]  # where there is time for many climbs, every second one finds ways
+            own = start[3].transfers if ways >= 0 else start[3].transfers[:0]
             found = climb(
                 *instance.graph, instance.home_at, instance.homes, instance.allowed, start[3].site,
-                start[3].order, own, chunk, 0.02 if part < 1.0 else 0.008, 0.0005,
-                race.exchange, instance.total_bytes, toll, state,
+                start[3].order, own, chunk, _WARM[cycle % 3] * (1.0 if part < 1.0 else 0.4), 0.0005,
+                race.exchange, instance.total_bytes, ways, state,
             )  # fmt: skip
             race.moves = found[4] / chunk
+            dear = 1 if ways < 0 else 2
             race.pay(race.takes.playing(dear * found[4], chunk) + chunk * _PLAN)
             race.plans += chunk
             better = Choice(site=found[0], order=found[1], transfers=found[5])
             race.keep(better, found[2], found[3], "climb")
-            start = race.found[0]
+            if chunk >= _cycle(instance):
+                cycle += 1
+            # the best is climbed from every second time, the others in turn
+            start = race.found[cycle // 2 % len(race.found) if cycle % 2 else 0]
             if race.over():
                 return
 
 
+def _cycle(instance: Instance) -> int:
+    """After so many tries a climb is better begun anew, hotter or from another plan."""
+    return 300 + 25 * instance.steps
+
+
 def _chunks(tries: int, race: _Race) -> list[int]:
-    """Tries in parts, so that a clock is looked at in between."""
-    most = max(50, int(0.3 / race.one))
-    whole, rest = divmod(tries, most)
-    return [most] * whole + ([rest] if rest else [])
+    """Tries in parts, so that climbs begin anew, and a clock is looked at in between."""
+    most = max(50, min(int(0.3 / race.one), _cycle(race.instance)))
+    count = max(1, tries // most)
+    return [tries * (n + 1) // count - tries * n // count for n in range(count)]
