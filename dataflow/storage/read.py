@@ -299,21 +299,24 @@ def _table(source: Source, replica: Replica, lazy: bool, nbytes: int) -> Any:
     import pyarrow.parquet as pq
 
     pieces: list[tuple[Source, tuple[int, ...]]] = []
-    empty = None
+    schema = None
     for part in parquet_parts(source):
         with part.file() as file:
             footer = pq.ParquetFile(file)
-            empty = footer.schema_arrow.empty_table().to_pandas() if empty is None else empty
+            schema = footer.schema_arrow if schema is None else schema
             sizes = [
                 footer.metadata.row_group(group).total_byte_size
                 for group in range(footer.metadata.num_row_groups)
             ]
         pieces.extend((part, groups) for groups in _packed(sizes, nbytes))
-    if empty is None:
+    if schema is None:
         raise UnreadableDataset(source.url, "there are no Parquet files in it")
-    if not lazy:
+    if pieces and not lazy:
         frames = [read_row_groups(piece) for piece in pieces]
-        return pd.concat(frames) if len(frames) > 1 else frames[0] if frames else empty
+        return pd.concat(frames) if len(frames) > 1 else frames[0]
+    empty = schema.empty_table().to_pandas()
+    if not lazy:
+        return empty
     import dask.dataframe as dd
 
     if not pieces:

@@ -60,7 +60,8 @@ def test_array_larger_than_memory(tmp_path: Path, kind: str) -> None:
     said = json.loads(done.stdout)
     assert said["in memory"] == 2**30
     assert said["stored"] > 2**30
-    assert said["peak"] < 400_000_000
+    # 345 to 420 MB, by which threads wait for which; all of it would be more than a gigabyte
+    assert said["peak"] < 500_000_000
     found = find_result(root, "k")
     assert found is not None
     assert found.nbytes == said["stored"]
