@@ -89,9 +89,11 @@ def _sums(
     value: Any, compute: Callable[..., Sequence[Any]]
 ) -> tuple[list[str], tuple[str, ...]] | None:
     """Columns, and two sums over all rows that are the same in any order."""
+    import pyarrow as pa
+
     from dataflow.storage.tabular import StoredTable, Tabular, tables_of
 
-    if isinstance(value, StoredTable | Tabular):
+    if isinstance(value, StoredTable | Tabular | pa.Table):
         tables = list(tables_of(value).values())
         if len(tables) != 1:
             return None

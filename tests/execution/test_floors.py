@@ -32,6 +32,7 @@ def compute(*collections: Any) -> Sequence[Any]:
         FRAME["scale"],
         dd.from_pandas(FRAME, npartitions=3),
         tabular(pa.Table.from_pandas(FRAME)),
+        pa.Table.from_pandas(FRAME),
         np.arange(7),
         xr.DataArray(np.zeros((7, 2))),
         xr.Dataset({"scale": ("row", np.arange(7))}),
@@ -62,6 +63,7 @@ def test_the_same_rows_have_the_same_digest_in_any_order_and_any_form() -> None:
         shuffled,
         dd.from_pandas(shuffled, npartitions=3),
         tabular(pa.Table.from_pandas(MIXED)),
+        pa.Table.from_pandas(shuffled, preserve_index=False),
     ]
     found = {row_set(form, compute) for form in forms}
     assert len(found) == 1
