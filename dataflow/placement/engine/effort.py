@@ -38,7 +38,7 @@ class Effort:
         self.loads = self._unit * (0.02 * steps + 0.01 * edges) + CALL / 2
         self.refining = self._unit * (0.1 * steps + 0.15 * edges) * wide
         self.lighter = self._unit * (0.03 * steps + 0.03 * edges) * (0.3 + 0.7 * wide)
-        self.cutting = self._unit * (0.08 * steps + 0.12 * edges) + CALL
+        self.cutting = self._unit * (0.08 * steps + 0.12 * edges) + CALL / 2
         #: Bounds, and what is made once for every problem.
         self.bounding = self._unit * (0.3 * steps + 0.1 * edges * wide) + 2 * CALL
         self.start = 2 * CALL

@@ -360,6 +360,11 @@ def _passes(race: _Race, lists: Lists, state: Integers) -> None:
     for allowance, price, group in recipes:
         if race.over() or race.left < stop:
             return
+        if (
+            instance.steps >= _CLIMBED
+            and race.left < race.takes.table + race.takes.listing + race.one
+        ):
+            return  # of what takes so long nothing is begun that there is no time for
         use = lists.only(*group)
         rest = lists.ahead(allowance, use)
         listed, order = lists.ranked(allowance)
