@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from dataflow import tracing
 from dataflow.errors import OperationFailed, PolicyError, StorageError, to_document
 from dataflow.execution.code import unpack
@@ -23,7 +25,7 @@ from dataflow.execution.failures import Failure, failure_of
 from dataflow.execution.floors import check_floors, row_set
 from dataflow.execution.inputs import Lying, as_table, opened, path_of
 from dataflow.execution.programs import Program
-from dataflow.execution.stages import carried, evaluate, is_lazy, reads_tables
+from dataflow.execution.stages import carried, evaluate, is_lazy
 from dataflow.execution.to_dask import BEGUN, Outcome, Work
 from dataflow.graph.operation import Functions
 from dataflow.storage.layout import READ_NBYTES
@@ -33,6 +35,9 @@ from dataflow.storage.results import find_result, write_result
 from dataflow.storage.scratch import drawing_into
 from dataflow.storage.tables import Batches
 from dataflow.versions import differences
+
+#: Attribute of a function that says how it wants its inputs, and the one word that it knows.
+READS, TABLES = "reads", "tables"
 
 #: Up to so many Dask tasks there is nothing to gain from other workers, only a way to go.
 FEW = 6
@@ -165,8 +170,11 @@ def _unpacked(code: str, payload: bytes) -> Functions:
 
 def _given(source: Any, functions: Functions, lazy: bool, scratch: Callable[[], Path]) -> Any:
     """What a function gets for an input; some open their tables themselves."""
-    if isinstance(source, Lying) and reads_tables(functions.function):
-        return as_table(source, scratch)
+    if getattr(functions.function, READS, "") == TABLES:
+        if isinstance(source, Lying):
+            return as_table(source, scratch)
+    elif isinstance(source, pa.Table):
+        return source.to_pandas()  # handed on by an earlier step; out of a store it is a frame
     return _opened(source, lazy=lazy, scratch=scratch)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,14 +21,6 @@ from dataflow.graph.arithmetic import is_arithmetic
 from dataflow.graph.keys import decode
 from dataflow.graph.operation import Functions, Step
 from dataflow.storage.results import normalised
-
-#: Attribute of a function that says how it wants its inputs, and the one word that it knows.
-READS, TABLES = "reads", "tables"
-
-
-def reads_tables(function: Callable[..., Any] | None) -> bool:
-    """Whether a function opens its tables itself, and takes them in any form."""
-    return getattr(function, READS, "") == TABLES
 
 
 def evaluate(
@@ -48,8 +39,6 @@ def evaluate(
     if function is None:
         raise GraphError(f"{step.label!r} has no function")
     kind, stage = step.operation.kind, step.stage
-    if not reads_tables(function):
-        values = [value.to_pandas() if _is_arrow(value) else value for value in values]
     if stage == "merge" or stage == "combine":
         partial = added(values) if kind == "linear" else _folded(functions, values)
         finish = functions.finish if stage == "combine" else None
@@ -101,12 +90,6 @@ def carried(value: Any) -> Any:
         return normalised(value)
     except StorageError:
         return value
-
-
-def _is_arrow(value: Any) -> bool:
-    """Whether a value is a table of Arrow, which comes back from a store as a frame."""
-    arrow = sys.modules.get("pyarrow")
-    return arrow is not None and isinstance(value, arrow.Table)
 
 
 def is_lazy(value: Any) -> bool:

@@ -155,15 +155,10 @@ async def _small(
 ) -> Any:
     """All files of a small array or table in one round trip, in place of one for each file."""
     from dataflow.storage.read import as_kind, open_data
-    from dataflow.storage.small import small_frame, small_result
+    from dataflow.storage.small import small_result
 
     client = participant.ways.to(participant.opened.server(replica))
     files = unpacked(replica, await client.archive(replica_id(replica), job=errand, bear=bear))
-    if dataset.kind == "table":
-        try:
-            return await asyncio.to_thread(small_frame, files)
-        except (OSError, ValueError) as error:  # as Arrow's, of a page against its checksum
-            raise CorruptResult(replica.url, f"what {replica.site} sends: {error}") from error
     opened = small_result(replica.url, files.get) if replica.format == "zarr" else None
     if opened is not None:
         return as_kind(opened, dataset.kind, replica)

@@ -17,7 +17,6 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-import pandas as pd
 import xarray as xr
 from numcodecs.blosc import Blosc  # type: ignore[import-untyped]
 from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
@@ -25,7 +24,6 @@ from xarray.backends.zarr import FillValueCoder
 
 from dataflow.errors import CorruptResult
 from dataflow.storage.arrays import has_mark, restored
-from dataflow.storage.manifest import PARQUET
 from dataflow.storage.publish import ROOT_METADATA
 
 #: Bytes in memory up to which results are read this way.
@@ -63,30 +61,6 @@ def small_result(url: str, read: Callable[[str], bytes | None]) -> xr.Dataset | 
         return None
     variables = {name: _variable(name, array, read, url) for name, array in found.items()}
     return restored(xr.decode_cf(xr.Dataset(variables, attrs=attributes)).load())
-
-
-def small_frame(files: Mapping[str, bytes]) -> pd.DataFrame:
-    """A table of Parquet files that are in memory already, in the order of their names.
-
-    Raises
-    ------
-    ValueError, OSError
-        If one is no Parquet file, or a page is not what its checksum says.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    parts = sorted(name for name in files if len(files) == 1 or name.endswith(PARQUET))
-    frames: list[pd.DataFrame] = [
-        # without Arrow's own threads, which may end the process at its exit
-        pq.ParquetFile(pa.BufferReader(files[name]), page_checksum_verification=True)
-        .read(use_threads=False)
-        .to_pandas()
-        for name in parts
-    ]
-    if not frames:
-        raise ValueError("there are no Parquet files in it")
-    return pd.concat(frames) if len(frames) > 1 else frames[0]
 
 
 def _dtype(document: Mapping[str, Any]) -> np.dtype[Any] | None:

@@ -31,8 +31,8 @@ from dataflow.placement.engine.routes import routed
 from dataflow.placement.engine.simulate import Choice, Outcome, check, simulate, simulate_defaults
 
 Objective = Literal["makespan", "bytes"] | float
-#: Score, makespan, bytes, plan, which part of the search found it, and what becomes of it where that was kept.
-_Entry = tuple[float, float, float, Choice, str, Outcome | None]
+#: Score, makespan, bytes, plan, which part of the search found it.
+_Entry = tuple[float, float, float, Choice, str]
 
 #: Seconds that an effort without a budget stands for: at least, and per step.
 LEAST_BUDGET, STEP_BUDGET = 0.05, 1e-4
@@ -123,6 +123,7 @@ class _Race:
         self.moves = float(instance.steps)
         self.found: list[_Entry] = []
         self.fastest: _Entry | None = None
+        self.outcome: Outcome | None = None  # of the best plan, if it was played with all its times
         self.straight = math.inf  # the best score of a plan whose copies all go the default way
         self.plans = 0
 
@@ -186,13 +187,15 @@ class _Race:
         origin: str,
         outcome: Outcome | None = None,
     ) -> None:
-        entry = (self.score(makespan, nbytes), makespan, nbytes, choice, origin, outcome)
+        entry = (self.score(makespan, nbytes), makespan, nbytes, choice, origin)
         if self.fastest is None or makespan < self.fastest[1]:
             self.fastest = entry
         if not len(choice.transfers):
             self.straight = min(self.straight, entry[0])
         self.found.append(entry)
         self.found.sort(key=lambda one: one[0])
+        if self.found[0] is entry:
+            self.outcome = outcome
         del self.found[12:]
 
 
@@ -264,10 +267,12 @@ def place(
             _routes(race, 4, 0.0)
         _climbs(race, state, relays=relays)
     best = race.best(_SLOWER if objective == "makespan" else math.inf)
-    score, _, _, choice, origin, outcome = best
-    if outcome is None or not math.isfinite(outcome.makespan):
+    score, _, _, choice, origin = best
+    outcome = race.outcome if best is race.found[0] else None
+    if outcome is not None and math.isfinite(outcome.makespan):
+        check(instance, choice)
+    else:
         outcome = simulate(instance, choice)
-    check(instance, choice)
     if prove > 0:
         least = proven(instance, least, prove, makespan=outcome.makespan)
     return Placed(
@@ -393,7 +398,7 @@ def _routes(race: _Race, most: int, gain: float) -> float:
     if instance.steps > _CLIMBED or instance.width < 3:
         return -1.0
     best = _TOLLS[0]
-    for _, _, _, choice, *_ in race.found[:most]:
+    for _, _, _, choice, _ in race.found[:most]:
         for toll in _TOLLS:
             rounds = 2 if race.left > 0.5 * race.whole else 1
             if race.left < takes.playing(3 * race.moves, rounds + 1) or race.over():
@@ -436,7 +441,7 @@ def _climbs(race: _Race, state: Integers, *, relays: bool) -> None:
             own = start[3].transfers if ways >= 0 else start[3].transfers[:0]
             found = climb(
                 *instance.graph, instance.home_at, instance.homes, instance.allowed, start[3].site,
-                start[3].order, own, chunk, _WARM[cycle % 3] * (1.0 if part < 1.0 else 0.4), 0.0005,
+                start[3].order, own, chunk, _WARM[cycle % len(_WARM)] * (1.0 if part < 1.0 else 0.4), 0.0005,
                 race.exchange, instance.total_bytes, ways, state,
             )  # fmt: skip
             race.moves = found[4] / chunk
