@@ -203,6 +203,10 @@ class Sync:
         """Wait until our copy of ``site`` goes as far as ``seq``; false if it does not in time."""
         return await self._news.until(lambda: self._log.latest(site) >= seq, timeout)
 
+    async def wait_until(self, done: Callable[[], bool], timeout: float) -> bool:
+        """Wait until something has been heard; false if it is not in time."""
+        return await self._news.until(done, timeout)
+
     def _written(self, site: str, seq: int) -> None:
         """Called by the thread that wrote."""
         if self._loop is not None and not self._loop.is_closed():

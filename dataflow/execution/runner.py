@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,8 @@ class SiteRunner:
     admit
         Lets an order in, as it is to be kept, or raises; what a site may run for whom is no
         business of this class.
+    hear
+        Waits for news that an order cannot be admitted without.
     own
         The site's own records; without them no copy is given up.
     runs, invite
@@ -128,13 +130,14 @@ class SiteRunner:
         clock: Callable[[], float],
         new_attempt: Callable[[], str],
         admit: Callable[[Order], Order] | None = None,
+        hear: Callable[[Order], Awaitable[None]] | None = None,
         own: OwnRecords | None = None,
         runs: Path | None = None,
         invite: Invite | None = None,
         counting: CountsRows | None = None,
     ) -> None:
         self.name = site.name
-        self._admit, self._own = admit or _admit_to(site), own
+        self._admit, self._hear, self._own = admit or _admit_to(site), hear, own
         self._clock, self._code = clock, code
         self._workplace = Workplace(
             site=site,
@@ -160,6 +163,8 @@ class SiteRunner:
 
     async def start(self, order: Order) -> None:
         """Begin an order, or attach to it if its id is known."""
+        if self._hear is not None and order.id not in self._orders and order.site == self.name:
+            await self._hear(order)
         known = self._orders.get(order.id)
         if known is not None:
             if known.given != order:

@@ -168,7 +168,7 @@ class Gate:
         read = order.inputs if isinstance(order, SegmentOrder) else (order.key,)
         results = 0
         for one in read:
-            known = self._known(one)
+            known = self._known_for(order, one)
             rows, origins = _carried(one, known)
             if key in rows or (key in origins and not self._outlives(key, known, order.user)):
                 return True
@@ -338,9 +338,9 @@ class Gate:
         made_of: dict[str, frozenset[str]] = {}
         entered: dict[str, dict[str, float]] = {}
         for key in order.inputs:
-            known = self._known(key) if minded else []
-            if not known and not self._steward and key in order.datasets:
-                known = [order.datasets[key]]
+            known = self._known_for(order, key) if minded else []
+            if minded and not known and self._steward:
+                raise NotGranted({self._site.name: f"nobody here knows what input {key[:12]} is"})
             carried, origins = _carried(key, known)
             made_of[key] = origins
             entered[key] = {
@@ -459,6 +459,13 @@ class Gate:
 
     def _known(self, key: str) -> list[Dataset]:
         return self._records.snapshot().with_key(key)
+
+    def _known_for(self, order: Order, key: str) -> list[Dataset]:
+        """The same of what an order reads; of what was not heard of yet a lab takes the order's word."""
+        known = self._known(key)
+        if not known and not self._steward and isinstance(order, SegmentOrder):
+            known = [order.datasets[key]] if key in order.datasets else []
+        return known
 
     def _denied(self, key: str, asked: Asked) -> Denial | None:
         found = self._standing(key, replace(asked, time=self._clock()))

@@ -60,6 +60,7 @@ from dataflow.participant.audit import FILE as AUDIT_FILE
 from dataflow.participant.audit import Audit
 from dataflow.participant.counting import Counting
 from dataflow.participant.gate import Gate, reader_of
+from dataflow.participant.hearing import hear_of_inputs
 from dataflow.participant.installed import install
 from dataflow.participant.jobs import Jobs, What
 from dataflow.participant.learning import Learning
@@ -173,6 +174,7 @@ class Participant:
             clock=clock,
             new_attempt=lambda: secrets.token_hex(8),
             admit=self.gate.order,
+            hear=lambda order: hear_of_inputs(order, self.site, self.records, self.sync),
             counting=self.counting,
             runs=runs,
             invite=self.notebooks.invite,

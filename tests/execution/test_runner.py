@@ -743,7 +743,7 @@ def test_cancel_stops_a_command(bench: Bench, run: Run) -> None:
         shell_process = psutil.Process(int(note.read_text()))
         family = [shell_process, *shell_process.children()]
         await bench.runner.cancel(order.id)
-        await until(lambda: not any(one.is_running() for one in family), 2)
+        await until(lambda: not any(one.is_running() for one in family))
 
     run(story())
 

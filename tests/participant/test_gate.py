@@ -830,3 +830,31 @@ def test_what_others_say_of_a_result_does_not_make_it_outlive(vu: Vu, tmp_path: 
     heard(vu, "uva", replace(made, id="true", site="uva"))
     with pytest.raises(NotGranted):
         vu.gate.read(replica, Reader(user=ANNA))
+
+
+def test_of_what_it_has_not_heard_of_yet_a_lab_takes_the_orders_word(lab: Vu) -> None:
+    """News of a result may be later than its copy, when an order begins and when it is looked at again."""
+    lab.agree(relation(valid_until=2000.0, derived=OUTLIVES))
+    lab.now = 1500.0
+    result = lab.stored(mean(lab.source))
+    (made,) = lab.records.snapshot().with_key(result.key)
+    lab.records.remove(made)
+    lab.now = 2500.0
+    again = mean(of_dataset(made))
+    inputs = {"inputs": {made.key: result}, "datasets": {made.key: made}}
+    order = lab.gate.order(lab.order(again, **inputs))
+    assert isinstance(order, SegmentOrder)
+    assert order.origins[again.key] == (lab.dataset.key,)
+    assert lab.gate.still(order) is None
+    assert lab.gate.still(replace(order, user="eve")) is not None
+
+
+def test_a_steward_takes_nobodys_word_for_what_it_reads(vu: Vu) -> None:
+    vu.agree(relation())
+    result = vu.stored(mean(vu.source))
+    (made,) = vu.records.snapshot().with_key(result.key)
+    vu.records.remove(made)
+    again = mean(of_dataset(made))
+    with pytest.raises(NotGranted, match="nobody here knows what input"):
+        vu.gate.order(vu.order(again, inputs={made.key: result}, datasets={made.key: made}))
+    assert refused(vu)[-1]["what"] == "segment"
