@@ -199,6 +199,16 @@ class Sync:
         )
         return bool(away - self.away())
 
+    async def look(self, site: str) -> None:
+        """Take what a site has written by now, if it answers: news are gathered for longer than a look takes."""
+        other = self._others.get(site)
+        if other is None or other.reached is None or other.failures:
+            return
+        since = self._log.latest(site)
+        answer = await self._questions.ask(other.reached, lambda at: at.records(site, since, 0.0))
+        if answer is not None:
+            self._take(site, *answer)
+
     async def wait_until_seen(self, site: str, seq: int, timeout: float) -> bool:
         """Wait until our copy of ``site`` goes as far as ``seq``; false if it does not in time."""
         return await self._news.until(lambda: self._log.latest(site) >= seq, timeout)
@@ -322,7 +332,7 @@ class Sync:
         if answer is None:
             return False
         other.heard_at = self._clock()
-        if not self._take(other.site, *answer):
+        if not self._take(other.site, *answer) and self._log.latest(other.site) == since:
             await asyncio.sleep(self._period)  # the same answer would come at once, for ever
         if self._clock() - other.viewed_at < period:
             return True

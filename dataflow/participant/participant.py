@@ -475,13 +475,16 @@ class Participant:
                     return
                 await asyncio.sleep(0.01)
             return
+        pause = 0.005
         while (known := self.records.get(kind, id, site)) != record:
             if known is not None and kind == "replica":
                 return
             if asyncio.get_running_loop().time() > end:
                 return
+            await self.sync.look(site)
             await self.sync.hint(site, self.records.latest(site) + 1)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.1)
 
     def stores(self) -> tuple[Store, ...]:
         """Stores in which data may be registered here: our own, and those of sites of stores."""

@@ -489,3 +489,29 @@ def test_real_time_and_threads(tmp_path: Path) -> None:
             assert await b.sync.wait_until_seen("a", seq, 5)
 
     asyncio.run(story())
+
+
+def test_a_look_takes_what_is_written_without_waiting_for_more(tmp_path: Path) -> None:
+    """News are gathered while there are always news; who has to know now does not wait for that."""
+
+    async def story() -> None:
+        network = Network(delay=lambda _: 0.01)
+        async with sites(tmp_path, "ab", network=network) as (_, (a, b)):
+            await until(lambda: equal([a, b]), 5)
+            assert a.sync is not None
+            assert b.sync is not None
+            loop = asyncio.get_running_loop()
+            for number in range(5):  # one after the other: always news
+                a.records.put("measurement", "m", {"v": number})
+                begun = loop.time()
+                await b.sync.look("a")
+                assert loop.time() - begun < GATHERING
+                assert equal([a, b])
+            await b.sync.look("nobody")
+            network.cut("a", "b")
+            a.records.put("measurement", "m", {"v": 9})
+            await until(lambda: "a" in b.sync.away(), 60)
+            await b.sync.look("a")
+            assert not equal([a, b])
+
+    run(story())
