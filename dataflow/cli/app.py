@@ -331,7 +331,11 @@ def place(
         bool, typer.Option("--check", help="Play PLAN instead of making one.")
     ] = False,
     network: Annotated[
-        str, typer.Option(metavar="serial|free|fair", help="With --check: how links are shared.")
+        str,
+        typer.Option(
+            metavar="serial|free|fair|any",
+            help="How links are shared; any: a plan that does with queues and without.",
+        ),
     ] = "serial",
     json: AsJson = False,
 ) -> None:
@@ -347,7 +351,18 @@ def place(
         command.check(problem, plan, network=network, json=json)
         return
     wanted = command.objective(objective)
-    command.plan(problem, wanted, seed=seed, budget=budget, prove=prove, output=output, json=json)
+    if prove and network == "free":
+        raise typer.BadParameter("--prove is for networks with queues, and free has none")
+    command.plan(
+        problem,
+        wanted,
+        network=network,
+        seed=seed,
+        budget=budget,
+        prove=prove,
+        output=output,
+        json=json,
+    )
 
 
 @app.command()

@@ -14,10 +14,12 @@ import typer
 from dataflow.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dataflow.placement.engine.search import Objective
+    from dataflow.placement.engine.race import Objective
 
 #: Up to so many steps a first plan is made without waiting for a compiler.
 _WITHOUT_COMPILER = 300
+#: What can be played; see :mod:`~dataflow.placement.engine.simulate`.
+_NETWORKS = ("serial", "free", "fair")
 
 
 def read(path: Path) -> Any:
@@ -101,6 +103,7 @@ def plan(
     problem: Path,
     wanted: Objective,
     *,
+    network: str,
     seed: int,
     budget: float | None,
     prove: float,
@@ -108,6 +111,8 @@ def plan(
     json: bool,
 ) -> None:
     """Make a plan, print what it leads to, write it."""
+    if network not in (*_NETWORKS, "any"):
+        raise typer.BadParameter(f"{network!r} is not serial, free, fair or any")
     document = read(problem)
     _ready(_steps(document))
     from dataflow.cli import tables
@@ -121,7 +126,15 @@ def plan(
     begun = time.perf_counter()
     clock = time.perf_counter if budget else None
     with tables.busy("looking for a better plan"):
-        placed = place(instance, wanted, seed=seed, budget=budget, clock=clock, prove=prove)
+        placed = place(
+            instance,
+            wanted,
+            seed=seed,
+            budget=budget,
+            clock=clock,
+            prove=prove,
+            network=network,  # type: ignore[arg-type]
+        )
     seconds = time.perf_counter() - begun
     outcome, bounds = placed.outcome, placed.bounds
     figures = {
@@ -181,8 +194,8 @@ def check(problem: Path, plan: Path, *, network: str, json: bool) -> None:
     from dataflow.placement.engine.interchange import read_plan, read_problem
     from dataflow.placement.engine.simulate import simulate
 
-    if network not in ("serial", "free", "fair"):
-        raise typer.BadParameter(f"{network!r} is not serial, free or fair")
+    if network not in _NETWORKS:
+        raise typer.BadParameter(f"{network!r} is not serial, free or fair, which can be played")
     instance = read_problem(document)
     outcome = simulate(instance, read_plan(read(plan), instance), network)  # type: ignore[arg-type]
     figures = {

@@ -61,6 +61,16 @@ def test_place_and_check(file: Path, tmp_path: Path) -> None:
     assert "transfer of item 0" in refused.stderr
 
 
+def test_a_plan_for_another_network(file: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    for network, played in (("free", "free"), ("any", "serial")):
+        done = dataflow(file, "--network", network, "-o", plan, "--json")
+        assert done.returncode == 0, done.stderr
+        checked = dataflow("--check", file, plan, "--network", played, "--json")
+        makespan = json.loads(done.stdout)["makespan"]
+        assert json.loads(checked.stdout)["makespan"] == pytest.approx(makespan, rel=1e-12)
+
+
 def test_what_is_wrong(file: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text("{")
@@ -70,6 +80,9 @@ def test_what_is_wrong(file: Path, tmp_path: Path) -> None:
         ([file, "--objective", "speed"], "not makespan, bytes or a weight"),
         ([file, file], "--check goes with a PLAN"),
         ([file, "--check"], "--check goes with a PLAN"),
+        ([file, "--network", "slow"], "not serial, free, fair or any"),
+        ([file, "--network", "free", "--prove", "1"], "free has none"),
+        ([file, "--check", file, "--network", "any"], "which can be played"),
     ):
         done = dataflow(*arguments)
         assert done.returncode == 2

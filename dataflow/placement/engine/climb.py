@@ -3,7 +3,8 @@
 What made the end late is known exactly: the last step waited for an input or for a worker, the
 input for its transfer, the transfer for the one before it on the link, and so on back to the
 start. Only a change on this chain can help, so that is where steps are moved (alone, or with what
-hangs on them) and turns are exchanged. Worse plans are taken for a while, less and less.
+hangs on them) and turns are exchanged. Worse plans are taken for a while, less and less. A plan that
+has to be good without queues on links as well has two such chains, and is played twice.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from dataflow.placement.engine.chance import below, draw
 from dataflow.placement.engine.compiled import kernel
 from dataflow.placement.engine.routes import route
 from dataflow.placement.engine.simulate import moves, play
+
+#: A change that gains less than this share with queues is no reason to play it, if it fails without them.
+_HOPED = 0.05
 
 
 @kernel
@@ -153,12 +157,13 @@ def climb(
     input_at: Any, inputs: Any, output_at: Any, outputs: Any, reader_at: Any, readers: Any,
     deliver: Any, client: int, home_at: Any, homes: Any, allowed: Any, site: Any, order: Any,
     own: Any, tries: int, warm: float, cold: float, exchange: float, total: float, toll: float,
-    state: Any,
+    network: int, share: float, state: Any,
 ) -> Any:  # fmt: skip
     """The best plan met on the way: sites, order, makespan, bytes, how many transfers were played, routes.
 
     At most ``tries`` plans are played. ``own`` are the routes of the first plan, by item; with a ``toll``
-    from 0 on each further plan gets its own (:func:`~dataflow.placement.engine.routes.route`).
+    from 0 on each further plan gets its own (:func:`~dataflow.placement.engine.routes.route`). What is made less is
+    the makespan on ``network``, or its weighted geometric mean with the one on ``free``, which has the ``share``.
     """
     steps, width, items = len(site), len(workers), len(size)
     site, order = site.copy(), order.copy()
@@ -171,18 +176,26 @@ def climb(
     group, was = np.empty(steps, np.int64), np.empty(steps, np.int64)
     mark, stamp = np.zeros(steps, np.int64), 0
     current, best, best_span, best_bytes = np.inf, np.inf, np.inf, np.inf
+    tight, loose, hoped = 0.0, 0.0, 0.0
     length, played = 0, 0
+    free_found, free_length = np.empty(len(found) if share > 0.0 else 0, np.int64), 0
+    free_why = own_at[:0]
     swap_a, swap_b, old_a, old_b, count = -1, -1, 0.0, 0.0, 0
     item_of, come_from, go_to = own_at[:0], own_at[:0], own_at[:0]
     step_why, move_why = own_at[:0], own_at[:0]
     for turn in range(tries):
         count, swap_a = 0, -1
         if turn > 0:
-            picked = found[below(state, length)] if draw(state) < 0.85 else below(state, steps)
+            freely = share > 0.0 and free_length > 0 and draw(state) < share
+            picked = below(state, steps)
+            if draw(state) < 0.85:
+                picked = (
+                    free_found[below(state, free_length)] if freely else found[below(state, length)]
+                )
             step, target = -1, -1
             if picked >= 0:
                 step = picked
-                why = step_why[step]
+                why = free_why[step] if freely else step_why[step]
                 if why >= 0:
                     lot = draw(state)
                     if lot < 0.35:
@@ -192,7 +205,7 @@ def climb(
             else:
                 move = -1 - picked
                 lot = draw(state)
-                if move_why[move] >= 0 and lot < 0.4:
+                if not freely and move_why[move] >= 0 and lot < 0.4:
                     move = move_why[move]
                     lot = draw(state)
                 item = item_of[move]
@@ -253,15 +266,27 @@ def climb(
             outputs, reader_at, readers, deliver, client, site, order, own_at, own,
         )  # fmt: skip
         played += len(lists[1])
-        result = play(
-            workers, pace, latency, size, producer, source, seconds, input_at, inputs, output_at,
-            outputs, reader_at, readers, deliver, client, home_at, homes, site, order, begin,
-            lists[0], lists[1], lists[2], lists[3], lists[4], lists[5], 0,
-        )  # fmt: skip
-        score = worth(result[0], result[1], total, exchange)
         heat = warm * (cold / warm) ** (turn / tries)
-        if turn == 0 or score <= current or score - current < -heat * np.log(draw(state) + 1e-9):
-            current = score
+        limit = current - heat * np.log(draw(state) + 1e-9)
+        good = True
+        if share > 0.0:
+            other = play(
+                workers, pace, latency, size, producer, source, seconds, input_at, inputs, output_at,
+                outputs, reader_at, readers, deliver, client, home_at, homes, site, order, begin,
+                lists[0], lists[1], lists[2], lists[3], lists[4], lists[5], 1,
+            )  # fmt: skip
+            loose = share * np.log(other[0] + 1e-12)
+            good = turn == 0 or loose + hoped <= limit
+        if good:
+            result = play(
+                workers, pace, latency, size, producer, source, seconds, input_at, inputs, output_at,
+                outputs, reader_at, readers, deliver, client, home_at, homes, site, order, begin,
+                lists[0], lists[1], lists[2], lists[3], lists[4], lists[5], network,
+            )  # fmt: skip
+            tight = worth(result[0], result[1], total, exchange) - share * np.log(result[0] + 1e-12)
+        if good and (turn == 0 or loose + tight <= limit):
+            current = loose + tight
+            hoped = tight - (1.0 - share) * _HOPED
             ends = result[3]
             item_of, come_from, go_to = lists[1], lists[2], lists[3]
             step_why, move_why = result[5], result[6]
@@ -271,8 +296,15 @@ def climb(
             )  # fmt: skip
             if length == 0:
                 break
-            if score < best:
-                best, best_span, best_bytes, best_own = score, result[0], result[1], own
+            if share > 0.0:
+                free_why = other[5]
+                free_length = chain(
+                    width, items, producer, site, reader_at, readers, deliver, client, other[0],
+                    other[3], other[4], lists[0], item_of, come_from, go_to, free_why, other[6],
+                    free_found,
+                )  # fmt: skip
+            if current < best:
+                best, best_span, best_bytes, best_own = current, result[0], result[1], own
                 best_site[:] = site
                 best_order[:] = order
         else:

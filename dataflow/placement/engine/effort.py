@@ -20,16 +20,17 @@ _US = 1e-6
 
 
 class Effort:
-    """Seconds that passes over one instance take."""
+    """Seconds that passes over one instance take; playing a plan takes ``plays`` times what it does with queues."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, plays: float = 1.0) -> None:
         steps = instance.steps
         edges = len(instance.inputs) + len(instance.outputs)
         wide = instance.width / 8
         far = 1.0 + 1.3 * max(0.0, math.log10(max(1, steps) / 1000))  # memory gets slower with size
         slow = far * (PLAIN if compiled.is_plain() else 1.0)
         self._unit = slow * _US
-        self._play = self._unit * (0.25 * steps + 0.05 * edges)
+        self._plays = plays
+        self._play = plays * self._unit * (0.25 * steps + 0.05 * edges)
         #: One list pass; the table that looks ahead; ranks.
         self.listing = self._unit * (0.05 * steps + 0.05 * edges * wide) + CALL
         self.table = self._unit * (0.04 * steps + 0.05 * edges * wide * wide) + CALL
@@ -45,4 +46,4 @@ class Effort:
 
     def playing(self, transfers: float, plans: int = 1) -> float:
         """So many plans with so many transfers in all."""
-        return plans * self._play + self._unit * 0.42 * transfers
+        return plans * self._play + self._plays * self._unit * 0.42 * transfers

@@ -104,7 +104,7 @@ def routed(
     workers: Any, pace: Any, latency: Any, size: Any, producer: Any, source: Any, seconds: Any,
     input_at: Any, inputs: Any, output_at: Any, outputs: Any, reader_at: Any, readers: Any,
     deliver: Any, client: int, home_at: Any, homes: Any, allowed: Any, site: Any, order: Any,
-    toll: float, rounds: int,
+    toll: float, rounds: int, network: int,
 ) -> Any:  # fmt: skip
     """The fastest of ``rounds`` plans, each with routes by the times of the one before.
 
@@ -123,7 +123,7 @@ def routed(
         result = play(
             workers, pace, latency, size, producer, source, seconds, input_at, inputs, output_at,
             outputs, reader_at, readers, deliver, client, home_at, homes, site, order, idle,
-            lists[0], lists[1], lists[2], lists[3], lists[4], lists[5], 0,
+            lists[0], lists[1], lists[2], lists[3], lists[4], lists[5], network,
         )  # fmt: skip
         if result[0] < span:
             best, span, nbytes = own, result[0], result[1]

@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import numpy as np
 
@@ -22,22 +21,24 @@ from dataflow.placement.engine import compiled
 from dataflow.placement.engine.bounds import Bounds, bounds
 from dataflow.placement.engine.climb import climb
 from dataflow.placement.engine.cuts import Lightest, least_bytes
-from dataflow.placement.engine.effort import CALL, Effort
+from dataflow.placement.engine.effort import CALL
 from dataflow.placement.engine.exact import proven
 from dataflow.placement.engine.instance import Instance, Integers, capacity
-from dataflow.placement.engine.loads import at_least, refine
+from dataflow.placement.engine.loads import refine
+from dataflow.placement.engine.race import PLAN, AnyNetwork, Objective, Race, exchange_rate
 from dataflow.placement.engine.rivals import Lists, simple
 from dataflow.placement.engine.routes import routed
-from dataflow.placement.engine.simulate import Choice, Outcome, check, simulate, simulate_defaults
-
-Objective = Literal["makespan", "bytes"] | float
-#: Score, makespan, bytes, plan, which part of the search found it.
-_Entry = tuple[float, float, float, Choice, str]
+from dataflow.placement.engine.simulate import (
+    NETWORKS,
+    Choice,
+    Outcome,
+    check,
+    simulate,
+)
 
 #: Seconds that an effort without a budget stands for: at least, and per step.
 LEAST_BUDGET, STEP_BUDGET = 0.05, 1e-4
-#: Seconds that a change takes beyond playing it; of fewest bytes, seconds at least and per step.
-_PLAN = 4e-6
+#: Of fewest bytes, seconds at least and per step.
 _BYTES_LEAST, _BYTES_STEP = 0.0025, 8e-6
 #: Shares of a budget: counted without a clock, counted where there is room or a clock, and by the clock.
 _COUNTED, _WHOLE, _WAITED = 0.8, 0.85, 0.85
@@ -49,6 +50,8 @@ _TOLLS = (1.0, 0.3)
 _ASKED = {0.2: 0.03, 1.0: 0.003}
 #: By how much a plan may be worse at the beginning of a climb, of one after the other (as a share).
 _WARM = (0.02, 0.06, 0.15)
+#: How much more effort is thought of for a network, as a multiple.
+_LONGER: Mapping[AnyNetwork, float] = {"serial": 1.0, "free": 1.0, "fair": 2.0, "any": 3.0}
 #: Beyond so many steps single changes are not worth playing everything.
 _CLIMBED = 20_000
 
@@ -66,7 +69,8 @@ class Placed:
     rivals
         Makespan and bytes of the simple planners.
     score
-        What was minimised: ``log seconds + exchange * log bytes``.
+        What was minimised: ``log seconds + exchange * log bytes``; for any network, seconds are a weighted
+        geometric mean of those with queues and those without.
     origin
         Which part of the search found it.
     plans
@@ -87,118 +91,6 @@ class Placed:
         return self.bounds.gap(self.outcome.makespan, self.outcome.nbytes)
 
 
-def exchange_rate(objective: Objective) -> float:
-    """What a factor in bytes is worth as a factor in seconds (an exponent).
-
-    ``makespan`` takes bytes only where they cost next to nothing, ``bytes`` seconds; a weight from
-    0 to 1 lies between them: with 0.5, a tenth of the bytes is worth a sixth more time.
-    """
-    if objective == "makespan":
-        return 0.02
-    if objective == "bytes":
-        return math.inf
-    weight = float(objective)
-    if not 0.0 <= weight <= 1.0:
-        raise ValueError(f"a weight is from 0 (makespan) to 1 (bytes), not {weight:g}")
-    return math.inf if weight == 1.0 else 0.02 + 0.05 * weight / (1.0 - weight)
-
-
-class _Race:
-    """The plans so far, best first, and the effort that is left."""
-
-    def __init__(
-        self,
-        instance: Instance,
-        exchange: float,
-        effort: float,
-        seconds: float,
-        clock: Callable[[], float] | None,
-    ) -> None:
-        self.instance, self.exchange = instance, exchange
-        self.left = effort
-        self._clock = clock
-        self._begun = clock() if clock else 0.0
-        self._limit, self.whole = seconds, effort
-        self.takes = Effort(instance)
-        self.moves = float(instance.steps)
-        self.found: list[_Entry] = []
-        self.fastest: _Entry | None = None
-        self.outcome: Outcome | None = None  # of the best plan, if it was played with all its times
-        self.straight = math.inf  # the best score of a plan whose copies all go the default way
-        self.plans = 0
-
-    def over(self) -> bool:
-        late = self._clock is not None and self._clock() - self._begun >= self._limit
-        return late or self.left <= 0
-
-    def pay(self, seconds: float) -> None:
-        """Count effort, see :class:`~dataflow.placement.engine.effort.Effort`."""
-        self.left -= seconds
-
-    @property
-    def one(self) -> float:
-        """What playing one more plan takes, as far as can be told."""
-        return self.takes.playing(self.moves) + _PLAN
-
-    def affordable(self) -> int:
-        """How many plans can still be played."""
-        left = self.left
-        if self._clock is not None:
-            left = min(left, self._limit - (self._clock() - self._begun))
-        return max(0, int(left / self.one))
-
-    def score(self, makespan: float, nbytes: float) -> float:
-        if math.isinf(self.exchange):
-            return nbytes + makespan * 1e-9
-        total = self.instance.total_bytes
-        return math.log(makespan + 1e-12) + self.exchange * math.log(nbytes + 0.01 * total + 1e-12)
-
-    def best(self, slower: float) -> _Entry:
-        """The best plan that is at most so many times slower than the fastest."""
-        assert self.fastest is not None
-        limit = self.fastest[1] * slower
-        return next((one for one in self.found if one[1] <= limit), self.fastest)
-
-    def enter(self, choice: Choice, origin: str, *, exact: bool = False) -> tuple[float, float]:
-        """Play a plan and keep it, unless its loads alone show that it has lost; what it takes.
-
-        Of a plan that has lost that is the least that it can take.
-        """
-        instance = self.instance
-        if self.found and not exact:
-            span, nbytes = at_least(*instance.graph, choice.site)
-            self.pay(self.takes.loads)
-            behind = self.score(span, nbytes) > self.found[min(2, len(self.found) - 1)][0]
-            slower = self.fastest is not None and span > self.fastest[1]
-            if behind and (slower or math.isinf(self.exchange)):
-                return float(span), float(nbytes)
-        outcome = simulate_defaults(instance, choice)
-        self.moves = len(outcome.moves)
-        self.pay(self.takes.playing(self.moves) + CALL)
-        self.plans += 1
-        self.keep(choice, outcome.makespan, outcome.nbytes, origin, outcome)
-        return outcome.makespan, outcome.nbytes
-
-    def keep(
-        self,
-        choice: Choice,
-        makespan: float,
-        nbytes: float,
-        origin: str,
-        outcome: Outcome | None = None,
-    ) -> None:
-        entry = (self.score(makespan, nbytes), makespan, nbytes, choice, origin)
-        if self.fastest is None or makespan < self.fastest[1]:
-            self.fastest = entry
-        if not len(choice.transfers):
-            self.straight = min(self.straight, entry[0])
-        self.found.append(entry)
-        self.found.sort(key=lambda one: one[0])
-        if self.found[0] is entry:
-            self.outcome = outcome
-        del self.found[12:]
-
-
 def place(
     instance: Instance,
     objective: Objective = "makespan",
@@ -208,6 +100,7 @@ def place(
     clock: Callable[[], float] | None = None,
     prove: float = 0.0,
     relays: bool = True,
+    network: AnyNetwork = "serial",
 ) -> Placed:
     """The best plan that an effort finds.
 
@@ -221,28 +114,36 @@ def place(
         Equal seeds give equal plans.
     budget
         Seconds that the effort stands for on an ordinary machine; by default 0.1 ms per step, at
-        least 50 ms.
+        least 50 ms; more for the networks ``fair`` and ``any``.
     clock
         Seconds since any moment; if given, the budget is kept on this machine, whatever it does.
     prove
         Seconds for better bounds by integer programming, on top of the budget.
     relays
         Whether copies may take other ways than the default one.
+    network
+        How links behave, see :mod:`~dataflow.placement.engine.simulate`. With ``any`` the plan is to be good with
+        queues on links and without, and what becomes of it is said with queues.
 
     Raises
     ------
     ValueError
-        The weight or the budget is out of range.
+        The weight or the budget is out of range, or there is no such network; or better bounds are asked for
+        on one without queues, of which integer programming knows nothing.
     """
     if budget is not None and not budget > 0:
         raise ValueError(f"a budget is more than 0 seconds, not {budget:g}")
+    if network not in _LONGER:
+        raise ValueError(f"a network is {', '.join(_LONGER)}, not {network!r}")
+    if prove > 0 and network == "free":
+        raise ValueError("better bounds are of networks with queues, not of free ones")
     exchange = exchange_rate(objective)
     fewest = math.isinf(exchange)
-    effort = budget if budget is not None else _effort(instance, fewest)
+    effort = budget if budget is not None else _LONGER[network] * _effort(instance, fewest)
     if fewest:  # below that it is calls that take the time, and cuts would be left out
         effort = max(effort, _BYTES_LEAST)
     counted = _COUNTED if budget is not None and clock is None else _WHOLE
-    race = _Race(instance, exchange, effort * counted, effort * _WAITED, clock)
+    race = Race(instance, exchange, effort * counted, effort * _WAITED, clock, network)
     takes = race.takes
     lists = Lists(instance)
     state = np.array([1 + (seed * 7919 + 12345) % 2147483645], np.int64)
@@ -272,7 +173,7 @@ def place(
     if outcome is not None and math.isfinite(outcome.makespan):
         check(instance, choice)
     else:
-        outcome = simulate(instance, choice)
+        outcome = simulate(instance, choice, race.network)
     if prove > 0:
         least = proven(instance, least, prove, makespan=outcome.makespan)
     return Placed(
@@ -292,7 +193,7 @@ def _effort(instance: Instance, fewest: bool) -> float:
     return effort
 
 
-def _lighter(race: _Race, lists: Lists, start: Integers, cuts: int | None = None) -> Lightest:
+def _lighter(race: Race, lists: Lists, start: Integers, cuts: int | None = None) -> Lightest:
     """Fewest bytes from one plan; a cheap candidate for every other aim as well."""
     found = least_bytes(race.instance, start, cuts=cuts)
     race.pay(found.rounds * race.takes.lighter + (found.cuts + 1) * race.takes.cutting)
@@ -300,7 +201,7 @@ def _lighter(race: _Race, lists: Lists, start: Integers, cuts: int | None = None
     return found
 
 
-def _fewest(race: _Race, lists: Lists) -> None:
+def _fewest(race: Race, lists: Lists) -> None:
     """Fewest bytes: single moves from every simple plan, and cuts from the best."""
     instance, takes = race.instance, race.takes
     race.pay(takes.ranking)
@@ -329,7 +230,7 @@ def _fewest(race: _Race, lists: Lists) -> None:
     race.enter(Choice(site=best.site, order=lists.ranked()[1]), "cuts", exact=True)
 
 
-def _first(race: _Race, lists: Lists) -> None:
+def _first(race: Race, lists: Lists) -> None:
     """The one list pass that is best when there is no time for a second."""
     instance = race.instance
     mean = float(instance.pace.sum()) / max(1, instance.width * (instance.width - 1))
@@ -344,7 +245,7 @@ def _dear(exchange: float) -> float:
     return min(exchange, 1.0) * 5.0 + 0.05
 
 
-def _passes(race: _Race, lists: Lists, state: Integers) -> None:
+def _passes(race: Race, lists: Lists, state: Integers) -> None:
     """List passes, from the most promising kind on, while they can be afforded."""
     instance = race.instance
     width = instance.width
@@ -385,14 +286,14 @@ def _passes(race: _Race, lists: Lists, state: Integers) -> None:
             race.enter(Choice(site=again, order=order), "hinted")
 
 
-def _refined(race: _Race, site: Integers, state: Integers, rounds: int = 3) -> Integers:
+def _refined(race: Race, site: Integers, state: Integers, rounds: int = 3) -> Integers:
     instance = race.instance
     better: Integers = refine(*instance.graph, site, rounds, 5.0 * race.exchange + 0.2, 1.0, state)
     race.pay(rounds * race.takes.refining)
     return better
 
 
-def _routes(race: _Race, most: int, gain: float) -> float:
+def _routes(race: Race, most: int, gain: float) -> float:
     """Give the best plans routes; the toll that served best, or -1 where that gains too little."""
     instance, takes = race.instance, race.takes
     if instance.steps > _CLIMBED or instance.width < 3:
@@ -406,7 +307,7 @@ def _routes(race: _Race, most: int, gain: float) -> float:
             before = race.found[0][0]
             span, nbytes, own, played = routed(
                 *instance.graph, instance.home_at, instance.homes, instance.allowed, choice.site,
-                choice.order, toll, rounds,
+                choice.order, toll, rounds, NETWORKS[race.network],
             )  # fmt: skip
             race.pay(takes.playing(2 * played, rounds + 1) + CALL)
             race.plans += rounds + 1
@@ -418,7 +319,7 @@ def _routes(race: _Race, most: int, gain: float) -> float:
     return best if race.found[0][0] < race.straight - gain else -1.0
 
 
-def _climbs(race: _Race, state: Integers, *, relays: bool) -> None:
+def _climbs(race: Race, state: Integers, *, relays: bool) -> None:
     """Climb from the best plans, most from the very best."""
     instance = race.instance
     if instance.steps > _CLIMBED:
@@ -442,11 +343,11 @@ def _climbs(race: _Race, state: Integers, *, relays: bool) -> None:
             found = climb(
                 *instance.graph, instance.home_at, instance.homes, instance.allowed, start[3].site,
                 start[3].order, own, chunk, _WARM[cycle % len(_WARM)] * (1.0 if part < 1.0 else 0.4), 0.0005,
-                race.exchange, instance.total_bytes, ways, state,
+                race.exchange, instance.total_bytes, ways, NETWORKS[race.network], race.share, state,
             )  # fmt: skip
             race.moves = found[4] / chunk
             dear = 1 if ways < 0 else 2
-            race.pay(race.takes.playing(dear * found[4], chunk) + chunk * _PLAN)
+            race.pay(race.takes.playing(dear * found[4], chunk) + chunk * PLAN)
             race.plans += chunk
             better = Choice(site=found[0], order=found[1], transfers=found[5])
             race.keep(better, found[2], found[3], "climb")
@@ -463,7 +364,7 @@ def _cycle(instance: Instance) -> int:
     return 300 + 25 * instance.steps
 
 
-def _chunks(tries: int, race: _Race) -> list[int]:
+def _chunks(tries: int, race: Race) -> list[int]:
     """Tries in parts, so that climbs begin anew, and a clock is looked at in between."""
     most = max(50, min(int(0.3 / race.one), _cycle(race.instance)))
     count = max(1, tries // most)

@@ -20,7 +20,7 @@ from dataflow.placement.engine.heaps import pop, push
 from dataflow.placement.engine.instance import Bools, Floats, Instance, Integers
 
 Network = Literal["serial", "free", "fair"]
-_NETWORKS: dict[Network, int] = {"serial": 0, "free": 1, "fair": 2}
+NETWORKS: dict[Network, int] = {"serial": 0, "free": 1, "fair": 2}
 
 
 def _none() -> Floats:
@@ -89,7 +89,7 @@ def simulate(instance: Instance, choice: Choice, network: Network = "serial") ->
     begin = choice.start if choice.start is not None else np.zeros(instance.steps)
     makespan, nbytes, start, end, arrival, _, _ = play(
         *instance.graph, instance.home_at, instance.homes, choice.site, choice.order, begin,
-        *lists, _NETWORKS[network],
+        *lists, NETWORKS[network],
     )  # fmt: skip
     item, source, target = lists[1:4]
     if not np.isfinite(makespan):
@@ -106,11 +106,12 @@ def simulate(instance: Instance, choice: Choice, network: Network = "serial") ->
     )  # fmt: skip
 
 
-def simulate_defaults(instance: Instance, choice: Choice) -> Outcome:
+def simulate_defaults(instance: Instance, choice: Choice, network: Network = "serial") -> Outcome:
     """The same for a plan that is known to be legal and has neither starts nor transfers of its own."""
     (makespan, nbytes, start, end, arrival), lists = judge(
-        *instance.graph, instance.home_at, instance.homes, choice.site, choice.order
-    )
+        *instance.graph, instance.home_at, instance.homes, choice.site, choice.order,
+        NETWORKS[network],
+    )  # fmt: skip
     return Outcome(
         makespan=float(makespan), nbytes=float(nbytes), start=start, end=end,
         moves=np.stack(lists, axis=1), arrival=arrival,
@@ -472,7 +473,7 @@ def play(
 def judge(
     workers: Any, pace: Any, latency: Any, size: Any, producer: Any, source: Any, seconds: Any,
     input_at: Any, inputs: Any, output_at: Any, outputs: Any, reader_at: Any, readers: Any,
-    deliver: Any, client: int, home_at: Any, homes: Any, site: Any, order: Any,
+    deliver: Any, client: int, home_at: Any, homes: Any, site: Any, order: Any, network: int,
 ) -> Any:  # fmt: skip
     """Of a plan without transfers of its own what :func:`play` finds, and items, sources and targets of its transfers."""
     own_at, own = np.zeros(len(size) + 1, np.int64), np.zeros((0, 5))
@@ -483,6 +484,6 @@ def judge(
     result = play(
         workers, pace, latency, size, producer, source, seconds, input_at, inputs, output_at,
         outputs, reader_at, readers, deliver, client, home_at, homes, site, order,
-        np.zeros(len(site)), lists[0], lists[1], lists[2], lists[3], lists[4], lists[5], 0,
+        np.zeros(len(site)), lists[0], lists[1], lists[2], lists[3], lists[4], lists[5], network,
     )  # fmt: skip
     return result[:5], lists[1:4]

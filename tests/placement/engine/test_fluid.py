@@ -34,7 +34,7 @@ def fastest(instance: Instance) -> float:
             found = simulate(instance, Choice(site=site, order=order)).makespan
             round_ = routed(
                 *instance.graph, instance.home_at, instance.homes, instance.allowed, site, order,
-                0.0, 2,
+                0.0, 2, 0,
             )[0]  # fmt: skip
             best = min(best, found, float(round_))
     return best

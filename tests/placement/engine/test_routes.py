@@ -60,7 +60,7 @@ def test_never_slower_and_always_legal(
     plan = Choice(site=site, order=Lists(instance).ranked()[1])
     span, nbytes, own, _ = routed(
         *instance.graph, instance.home_at, instance.homes, instance.allowed, plan.site, plan.order,
-        toll, 2,
+        toll, 2, 0,
     )  # fmt: skip
     outcome = simulate(instance, Choice(site=site, order=plan.order, transfers=own))
     assert (outcome.makespan, outcome.nbytes) == (span, nbytes)

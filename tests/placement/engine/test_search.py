@@ -16,8 +16,9 @@ from dataflow.placement.engine.bounds import bounds
 from dataflow.placement.engine.cuts import least_bytes
 from dataflow.placement.engine.exact import proven
 from dataflow.placement.engine.instance import Instance
+from dataflow.placement.engine.race import exchange_rate
 from dataflow.placement.engine.rivals import Lists, simple
-from dataflow.placement.engine.search import exchange_rate, place
+from dataflow.placement.engine.search import place
 from dataflow.placement.engine.simulate import Choice, copies, simulate
 from dataflow.placement.engine.warm import example
 from dataflow.testing.problems import SHAPES, problem
@@ -103,6 +104,51 @@ def test_small_problems_come_near_the_best_of_many_random_choices(instance: Inst
     assert place(instance, 0.0, budget=0.02).outcome.makespan <= best * 1.05
 
 
+@settings(max_examples=40, deadline=None)
+@given(problems(), st.sampled_from(["free", "fair", "any"]), st.sampled_from(["makespan", 0.5]))
+def test_any_network(instance: Instance, network: Any, objective: Any) -> None:
+    placed = place(instance, objective, budget=0.004, network=network)
+    again = place(instance, objective, budget=0.004, network=network)
+    np.testing.assert_array_equal(placed.choice.site, again.choice.site)
+    played = "serial" if network == "any" else network
+    outcome = simulate(instance, placed.choice, played)
+    assert (outcome.makespan, outcome.nbytes) == (placed.outcome.makespan, placed.outcome.nbytes)
+    assert not (copies(instance, outcome) & ~instance.allowed).any(), "a copy where none may be"
+    assert placed.bounds.makespan <= outcome.makespan * (1 + 1e-9)
+
+    def measure(choice: Choice) -> tuple[float, float]:
+        found = simulate(instance, choice, played)
+        span = found.makespan
+        if network == "any":
+            span = span**0.25 * simulate(instance, choice, "free").makespan ** 0.75
+        worth = exchange_rate(objective) * np.log(found.nbytes + 0.01 * instance.total_bytes)
+        return span, np.log(span) + worth
+
+    span, score = measure(placed.choice)
+    for name, rival in simple(Lists(instance)).items():
+        if name in placed.rivals:
+            least, other = measure(rival())
+            assert span <= least * 1.011 if objective == "makespan" else score <= other + 1e-9
+
+
+def test_a_plan_for_the_network_that_is_there() -> None:
+    instance = problem("layered", 80, 3, data=30.0)
+    plans = {n: place(instance, network=n).choice for n in ("serial", "free", "any")}  # type: ignore[arg-type]
+    free = {n: simulate(instance, plan, "free").makespan for n, plan in plans.items()}
+    serial = {n: simulate(instance, plan).makespan for n, plan in plans.items()}
+    assert free["free"] < free["serial"]
+    assert serial["serial"] < serial["free"]
+    assert free["any"] < free["serial"]
+    assert serial["any"] < serial["free"]
+
+
+def test_networks_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match="a network is serial"):
+        place(example(), network="slow")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="not of free ones"):
+        place(example(), network="free", prove=1.0)
+
+
 def test_rivals_are_legal() -> None:
     instance = problem("montage", 60, 3, policy="strict")
     lists = Lists(instance)
@@ -135,13 +181,15 @@ def test_weights_lie_between() -> None:
     assert rates == sorted(rates)
 
 
-def test_without_a_compiler_the_plans_are_the_same() -> None:
+@pytest.mark.parametrize("share", ["0.0", "0.75"])
+def test_without_a_compiler_the_plans_are_the_same(share: str) -> None:
     pytest.importorskip("numba")
     program = """
 import os, sys
 import numpy as np
 from dataflow.placement.engine import compiled
 compiled.PLAIN = sys.argv[1] == "plain"
+share = float(sys.argv[2])
 from dataflow.testing.problems import problem
 from dataflow.placement.engine.climb import climb
 from dataflow.placement.engine.rivals import Lists
@@ -151,14 +199,14 @@ assert "numba" not in sys.modules
 p = problem("montage", 24, 5, data=30.0)
 start = Lists(p).heft()
 found = climb(*p.graph, p.home_at, p.homes, p.allowed, start.site, start.order, start.transfers, 60,
-              0.02, 0.001, 0.1, p.total_bytes, 0.3, np.array([5]))
+              0.02, 0.001, 0.1, p.total_bytes, 0.3, 0, share, np.array([5]))
 fewest = least_bytes(p, start.site).site
 assert ("numba" in sys.modules) != compiled.PLAIN
 print(found[0].tolist(), found[2] > 0, fewest.tolist())
 """
     results = [
         subprocess.run(
-            [sys.executable, "-c", program, mode], capture_output=True, text=True, check=True
+            [sys.executable, "-c", program, mode, share], capture_output=True, text=True, check=True
         ).stdout
         for mode in ("plain", "compiled")
     ]
