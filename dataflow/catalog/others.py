@@ -29,6 +29,8 @@ class Other:
         Looks for news that failed since the last one that did not; ``tried`` after the first.
     wake
         Set when it is worth trying at once.
+    task, look
+        What follows its log, and what is looking at it besides, if anything is.
     """
 
     site: str
@@ -41,6 +43,7 @@ class Other:
     tried: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
+    look: asyncio.Task[None] | None = None
 
     def addresses(self, own_word: Peer | None) -> list[Address]:
         """Where to try, in this order: the newest word first, the site's own record last."""

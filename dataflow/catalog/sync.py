@@ -112,6 +112,7 @@ class Sync:
         """Stop; nothing of ours runs afterwards. Harmless when repeated."""
         self._unwatch()
         tasks = [*self._joining.values(), *(other.task for other in self._others.values())]
+        tasks += [other.look for other in self._others.values()]
         running = [task for task in (*tasks, self._hinter) if task is not None]
         for task in running:
             task.cancel()
@@ -200,14 +201,22 @@ class Sync:
         return bool(away - self.away())
 
     async def look(self, site: str) -> None:
-        """Take what a site has written by now, if it answers: news are gathered for longer than a look takes."""
+        """Take what a site has written by now, if it answers: news are gathered for longer than a look takes.
+
+        Who looks while somebody else does waits for the same answer.
+        """
         other = self._others.get(site)
         if other is None or other.reached is None or other.failures:
             return
-        since = self._log.latest(site)
-        answer = await self._questions.ask(other.reached, lambda at: at.records(site, since, 0.0))
+        if other.look is None or other.look.done():
+            other.look = asyncio.create_task(self._look(other, other.reached))
+        await asyncio.wait([other.look])
+
+    async def _look(self, other: Other, place: Address) -> None:
+        since = self._log.latest(other.site)
+        answer = await self._questions.ask(place, lambda at: at.records(other.site, since, 0.0))
         if answer is not None:
-            self._take(site, *answer)
+            self._take(other.site, *answer)
 
     async def wait_until_seen(self, site: str, seq: int, timeout: float) -> bool:
         """Wait until our copy of ``site`` goes as far as ``seq``; false if it does not in time."""

@@ -313,6 +313,10 @@ class Drive:
                     async with asyncio.timeout(limit):
                         await self._send(access, order)
                     sent = True
+                    heard, silent = (
+                        loop.time(),
+                        0,
+                    )  # a site may have waited for news of what it is to read
                 transfer = self.state.plan.transfer_by_id.get(name)
                 if transfer is not None and transfer.via and not transfer.at:
                     order = order or self._order(name, attempt)

@@ -58,6 +58,7 @@ class SegmentOrder:
     how these were cut: they prove the keys, and nothing of them is run. ``origins``, ``entered``,
     ``rows`` and ``services`` say for each step what its result is made of, and whose rows it carries
     (see :class:`~dataflow.datasets.Lineage`), ``temporary`` which results may not be kept,
+    ``unheard`` of which inputs the site had not heard anything when it let the order in,
     ``floors`` how many rows each input of a step must have, ``guarded`` of which datasets with a floor the rows
     of an input are, ``unproven`` which results are not given out
     before they are reproduced; the site writes them itself. ``environment``: versions that workers
@@ -86,6 +87,7 @@ class SegmentOrder:
     rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     services: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     temporary: tuple[str, ...] = ()
+    unheard: tuple[str, ...] = ()
     floors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     guarded: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     unproven: tuple[str, ...] = ()

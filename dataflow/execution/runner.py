@@ -153,6 +153,8 @@ class SiteRunner:
             counting=counting,
         )
         self._orders: dict[str, _Running] = {}
+        #: Who waits for news that an order needs before it begins, by the id of the order.
+        self._hearing: dict[str, set[object]] = {}
         #: When orders ended, and their ids; oldest first.
         self._ended: deque[tuple[float, str]] = deque()
         self._closed = False
@@ -163,8 +165,8 @@ class SiteRunner:
 
     async def start(self, order: Order) -> None:
         """Begin an order, or attach to it if its id is known."""
-        if self._hear is not None and order.id not in self._orders and order.site == self.name:
-            await self._hear(order)
+        if order.id not in self._orders and not await self._heard_in_time(order):
+            return  # whoever sent it has stopped it since
         known = self._orders.get(order.id)
         if known is not None:
             if known.given != order:
@@ -185,6 +187,20 @@ class SiteRunner:
         running = self._orders[order.id] = _Running(admitted, order, self.tally)
         running.work = asyncio.create_task(self._carry_out(running))
 
+    async def _heard_in_time(self, order: Order) -> bool:
+        """Wait for the news that an order needs; false if it was cancelled meanwhile."""
+        if self._hear is None or order.site != self.name:
+            return True
+        begun = self._hearing.setdefault(order.id, set())
+        begun.add(mark := object())
+        try:
+            await self._hear(order)
+            return mark in begun
+        finally:
+            begun.discard(mark)
+            if not begun and self._hearing.get(order.id) is begun:
+                del self._hearing[order.id]
+
     async def follow(self, order: str, since: int, wait: float) -> Sequence[Report]:
         """Reports number ``since`` and later; waits up to ``wait`` s for the first of them.
 
@@ -202,6 +218,7 @@ class SiteRunner:
 
     async def cancel(self, order: str) -> None:
         """Stop an order; unknown or ended ones are ignored."""
+        self._hearing.pop(order, set()).clear()
         running = self._orders.get(order)
         if running is not None and not running.cancelled and running.work is not None:
             running.cancelled = True

@@ -107,9 +107,11 @@ class Gate:
             for key, replica in order.inputs.items():
                 if minded:
                     self._must_be_ours(key, replica)
+            unheard = [key for key in order.inputs if minded and not self._known(key)]
+            order = replace(order, unheard=tuple(unheard))
             rows, made_of, entered = self._inputs(order, minded)
             rights = self._rights(order.user, order.request, rows) if minded else {}
-            rows = {key: self._under(key, found, rights) for key, found in rows.items()}
+            rows = {key: self._under(order, key, found, rights) for key, found in rows.items()}
             self._check_steps(order, rows, rights)
             kept = self._with_origins(order, rows, made_of, entered, rights)
         except (NotGranted, SiteRefused) as error:
@@ -296,7 +298,7 @@ class Gate:
         """Inputs that are given out to nobody now, and why; of rows their owners are asked."""
         me = self._site.name
         found = {
-            key: proving.withheld(self._known(key), me, self._homes)
+            key: proving.withheld(self._known_for(order, key), me, self._homes)
             for key in order.inputs
             if self.minds and not rows.get(key)
         }
@@ -351,9 +353,15 @@ class Gate:
                 rows[key] = carried
         return rows, made_of, entered
 
-    def _under(self, key: str, rows: Rows, rights: Mapping[str, Sequence[Right]]) -> Rows:
+    def _under(
+        self,
+        order: SegmentOrder | None,
+        key: str,
+        rows: Rows,
+        rights: Mapping[str, Sequence[Right]],
+    ) -> Rows:
         """Rows of data as they count under these rights, whoever's had them made."""
-        for dataset in self._known(key):
+        for dataset in self._known(key) if order is None else self._known_for(order, key):
             said = dataset.lineage.services if dataset.lineage is not None else {}
             rows = under(rows, said, rights)
         return rows
@@ -382,7 +390,7 @@ class Gate:
             self._refuse(reader, replica, f"{self._site.name}: nobody here knows what this is")
         minded = False
         rights = self._rights(reader.user, reader.request, {replica.key: rows})
-        rows = self._under(replica.key, rows, rights)
+        rows = self._under(None, replica.key, rows, rights)
         for right in _flat(rights):
             minded = True
             for site in reader.sites or ("",):
@@ -461,11 +469,14 @@ class Gate:
         return self._records.snapshot().with_key(key)
 
     def _known_for(self, order: Order, key: str) -> list[Dataset]:
-        """The same of what an order reads; of what was not heard of yet a lab takes the order's word."""
+        """The same of what an order reads.
+
+        Of what it had heard nothing of when it let the order in, a lab takes the order's word until it has.
+        """
         known = self._known(key)
-        if not known and not self._steward and isinstance(order, SegmentOrder):
-            known = [order.datasets[key]] if key in order.datasets else []
-        return known
+        if known or self._steward or not isinstance(order, SegmentOrder):
+            return known
+        return [order.datasets[key]] if key in order.unheard and key in order.datasets else []
 
     def _denied(self, key: str, asked: Asked) -> Denial | None:
         found = self._standing(key, replace(asked, time=self._clock()))
@@ -537,12 +548,14 @@ def reader_of(errand: Errand, *sites: str) -> Reader:
 
 def _carried(key: str, known: Sequence[Dataset]) -> tuple[Rows, frozenset[str]]:
     """Rows that data carry, and the registered data that they are made of."""
-    if any(dataset.lineage is None for dataset in known):
-        return {key: 0}, frozenset({key})
     rows: dict[str, int] = {}
     origins: set[str] = set()
     for dataset in known:
-        assert dataset.lineage is not None
+        if dataset.lineage is None:
+            # Whoever writes down another's result as data of his own becomes one more owner, not the only one.
+            rows[key] = 0
+            origins.add(key)
+            continue
         origins.update(dataset.lineage.origins)
         for source, applied in dataset.lineage.rows.items():
             rows[source] = min(rows.get(source, applied), applied)

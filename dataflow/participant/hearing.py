@@ -6,13 +6,18 @@ A lab takes the coordinator's word for what it reads until then; a steward takes
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 from dataflow.catalog.records import Records
 from dataflow.catalog.sync import Sync
 from dataflow.execution.events import Order, SegmentOrder
 from dataflow.sites import Site
 
 #: So long (s) a record may be later than the copy that it is about.
-LATE_SECONDS = 10.0
+LATE_SECONDS = 5.0
+#: Seconds between two looks at whoever should have written it.
+_GLANCE_SECONDS = 0.25
 
 
 async def hear_of_inputs(order: Order, site: Site, records: Records, sync: Sync) -> None:
@@ -24,7 +29,9 @@ async def hear_of_inputs(order: Order, site: Site, records: Records, sync: Sync)
         snapshot = records.snapshot()
         return [key for key in order.inputs if not snapshot.with_key(key)]
 
-    makers = {order.datasets[key].site for key in unknown() if key in order.datasets}
-    for maker in makers:
-        await sync.hint(maker, records.latest(maker) + 1)
-    await sync.wait_until(lambda: not unknown(), LATE_SECONDS)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LATE_SECONDS):
+            while missing := unknown():
+                makers = {order.datasets[key].site for key in missing if key in order.datasets}
+                await asyncio.gather(*(sync.look(maker) for maker in makers))
+                await sync.wait_until(lambda: not unknown(), _GLANCE_SECONDS)

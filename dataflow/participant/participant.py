@@ -466,20 +466,20 @@ class Participant:
 
         Of a replica any record of it will do.
         """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._see(site, record)
+
+    async def _see(self, site: str, record: Dataset | Replica) -> None:
         kind, id, _ = entry(record)
-        end = asyncio.get_running_loop().time() + timeout
         if kind == "replica" and site in self.topology().stores_only:
             # Whoever put it there writes of it.
             while not any(replica_id(r) == id for r in self.records.replicas(record.key)):
-                if asyncio.get_running_loop().time() > end:
-                    return
                 await asyncio.sleep(0.01)
             return
         pause = 0.005
         while (known := self.records.get(kind, id, site)) != record:
             if known is not None and kind == "replica":
-                return
-            if asyncio.get_running_loop().time() > end:
                 return
             await self.sync.look(site)
             await self.sync.hint(site, self.records.latest(site) + 1)

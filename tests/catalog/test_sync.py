@@ -507,6 +507,13 @@ def test_a_look_takes_what_is_written_without_waiting_for_more(tmp_path: Path) -
                 await b.sync.look("a")
                 assert loop.time() - begun < GATHERING
                 assert equal([a, b])
+            a.records.put("measurement", "m", {"v": 7})
+            asked = network.asked
+            await asyncio.gather(*(b.sync.look("a") for _ in range(100)))
+            assert equal([a, b])
+            assert network.asked - asked < 10, (
+                "who looks at the same time waits for the same answer"
+            )
             await b.sync.look("nobody")
             network.cut("a", "b")
             a.records.put("measurement", "m", {"v": 9})

@@ -1193,3 +1193,38 @@ def test_copy_without_a_dataset(tmp_path: Path, run: Run, far: tuple[Replica, Da
     bench, _, order = copying(tmp_path, far)
     _, stored, _ = run(bench.reports(replace(order(), dataset=None)))
     assert stored.dataset.key == far[0].key
+
+
+def test_an_order_that_is_cancelled_while_its_news_are_waited_for_never_begins(
+    bench: Bench, run: Run
+) -> None:
+    order = bench.order(doubled(bench.array([1.0])))
+
+    async def story() -> None:
+        heard = asyncio.Event()
+
+        async def hear(_: Any) -> None:
+            await heard.wait()
+
+        bench.runner._hear = hear
+        first = asyncio.create_task(bench.runner.start(order))
+        await asyncio.sleep(0.01)
+        await bench.runner.cancel(order.id)
+        again = asyncio.create_task(bench.runner.start(order))
+        await asyncio.sleep(0.01)
+        heard.set()
+        await first
+        assert not again.done() or bench.runner.known(order.id) is not None
+        await again
+        assert bench.runner.known(order.id) is not None, "what was sent after the cancel begins"
+        assert not bench.runner._hearing
+        later = replace(order, id="later")
+        heard.clear()
+        waiting = asyncio.create_task(bench.runner.start(later))
+        await asyncio.sleep(0.01)
+        await bench.runner.cancel(later.id)
+        heard.set()
+        await waiting
+        assert bench.runner.known(later.id) is None
+
+    run(story())

@@ -849,6 +849,38 @@ def test_of_what_it_has_not_heard_of_yet_a_lab_takes_the_orders_word(lab: Vu) ->
     assert lab.gate.still(replace(order, user="eve")) is not None
 
 
+def test_a_lab_does_not_go_back_to_the_orders_word(lab: Vu) -> None:
+    """What it had a record of, when it let an order in, is not what somebody says it is."""
+    lab.agree(relation(valid_until=2000.0, derived=OUTLIVES))
+    lab.now = 1500.0
+    result = lab.stored(mean(lab.source))
+    (made,) = lab.records.snapshot().with_key(result.key)
+    again = mean(of_dataset(made))
+    inputs = {"inputs": {made.key: result}, "datasets": {made.key: made}}
+    order = lab.gate.order(lab.order(again, unheard=(made.key,), **inputs))
+    assert isinstance(order, SegmentOrder)
+    assert order.unheard == ()
+    lab.now = 2500.0
+    assert lab.gate.still(order) is None
+    lab.records.remove(made)
+    assert lab.gate.still(order) is not None
+
+
+def test_whoever_writes_down_a_result_as_his_own_data_does_not_make_it_his(vu: Vu) -> None:
+    vu.agree(relation())
+    result = vu.stored(mean(vu.source))
+    (made,) = vu.records.snapshot().with_key(result.key)
+    vu.gate.read(result, Reader(user=ANNA))
+    everybody = agreement("evil", relation(users=("*",), derived=OUTLIVES), covers=(made.name,))
+    heard(vu, "evil", replace(made, id="mine", site="evil", lineage=None), everybody)
+    assert len(vu.records.snapshot().with_key(result.key)) == 2
+    with pytest.raises(NotGranted):
+        vu.gate.read(result, Reader(user="eve"))
+    order = vu.order(mean(of_dataset(made)), inputs={made.key: result}, user="eve")
+    with pytest.raises(NotGranted):
+        vu.gate.order(order)
+
+
 def test_a_steward_takes_nobodys_word_for_what_it_reads(vu: Vu) -> None:
     vu.agree(relation())
     result = vu.stored(mean(vu.source))

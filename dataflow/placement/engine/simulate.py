@@ -282,9 +282,8 @@ def play(
         queue_at[one + 1] += queue_at[one]
     ready_key, ready_name = np.empty(steps), np.empty(steps, np.int64)
     queue_key, queue_name = np.empty(count), np.empty(count, np.int64)
+    # of a step its start and end; of a transfer its start, its arrival, and two changes of its link
     room = 2 * steps + 4 * count + 16
-    if network == 2:
-        room += 2 * count * count  # every arrival may reschedule its link
     event_key, event_name = np.empty(room), np.empty(room, np.int64)
     events = 0
     free = workers.copy()
