@@ -24,7 +24,7 @@ Entry = tuple[float, float, float, Choice, str]
 #: Seconds that a change takes beyond playing it.
 PLAN = 4e-6
 #: Of the makespan on any network, the share of the one without queues (an exponent).
-_FREE_SHARE = 0.75
+_FREE_SHARE = 0.8
 #: What playing a plan takes on a network, as a multiple.
 PLAYS: Mapping[AnyNetwork, float] = {"serial": 1.0, "free": 1.0, "fair": 2.0, "any": 1.6}
 

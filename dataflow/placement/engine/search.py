@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 
 import numpy as np
 
@@ -50,8 +51,10 @@ _TOLLS = (1.0, 0.3)
 _ASKED = {0.2: 0.03, 1.0: 0.003}
 #: By how much a plan may be worse at the beginning of a climb, of one after the other (as a share).
 _WARM = (0.02, 0.06, 0.15)
+#: The list pass for links without queues: how often transfers count, the price of a byte, and no contention.
+_LOOSE = (0.5, 0.02, False)
 #: How much more effort is thought of for a network, as a multiple.
-_LONGER: Mapping[AnyNetwork, float] = {"serial": 1.0, "free": 1.0, "fair": 2.0, "any": 3.0}
+_LONGER: Mapping[AnyNetwork, float] = {"serial": 1.0, "free": 1.0, "fair": 2.0, "any": 6.0}
 #: Beyond so many steps single changes are not worth playing everything.
 _CLIMBED = 20_000
 
@@ -258,12 +261,18 @@ def _passes(race: Race, lists: Lists, state: Integers) -> None:
     groups += [(site,) for site in power]
     groups += [(a, b) for i, a in enumerate(power) for b in power[i + 1 :]]
     # the kinds take turns: all sites, then every group once, then the other prices
-    kinds = ((2.0, dear), (1.0, 4 * dear), (3.0, 0.2 * dear))
+    kinds = ((2.0, dear, True), (1.0, 4 * dear, True), (3.0, 0.2 * dear, True))
     recipes = [(*kinds[1], groups[0])]  # the first kind over all sites has been first
     recipes += [(*kinds[0], group) for group in groups[1:]]
     recipes.append((*kinds[2], groups[0]))
     recipes += [(*kind, group) for kind in kinds[1:] for group in groups[1:]]
-    for allowance, price, group in recipes:
+    loose = [(*_LOOSE, group) for group in groups]
+    if race.network == "free":
+        recipes = loose + recipes
+    elif race.share:
+        turns = zip_longest(loose, recipes)
+        recipes = [one for turn in turns for one in turn if one is not None]
+    for allowance, price, contention, group in recipes:
         if race.over() or race.left < stop:
             return
         if (
@@ -274,10 +283,10 @@ def _passes(race: Race, lists: Lists, state: Integers) -> None:
         use = lists.only(*group)
         rest = lists.ahead(allowance, use)
         listed, order = lists.ranked(allowance)
-        site, _ = lists.assign(listed, rest, price=price * mean, use=use)
+        site, _ = lists.assign(listed, rest, price=price * mean, use=use, contention=contention)
         race.pay(race.takes.table + race.takes.listing)
         race.enter(Choice(site=site, order=order), f"list {allowance:g}/{len(group)}")
-        if group == groups[0] or (len(group) == 2 and allowance == 2.0):
+        if contention and (group == groups[0] or (len(group) == 2 and allowance == 2.0)):
             better = _refined(race, site, state)
             race.enter(Choice(site=better, order=order), "loads")
             bonus = 0.05 * race.found[0][1]
