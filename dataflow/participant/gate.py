@@ -7,7 +7,7 @@ heard. What it cannot tell is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -39,6 +39,7 @@ from dataflow.policy.rights import (
     follow,
     right_of,
     standing,
+    together,
     under,
     words_of,
 )
@@ -482,13 +483,15 @@ class Gate:
         found = self._standing(key, replace(asked, time=self._clock()))
         return None if found is None else found.denial
 
-    def _standing(self, key: str, asked: Asked) -> Standing | None:
-        """How a dataset stands to what is asked: by its owners' agreements, our own first."""
+    def _standing(self, key: str, asked: Asked, preferred: Collection[str] = ()) -> Standing | None:
+        """How a dataset stands to what is asked: by our own agreements, else by those of all its owners."""
+        several: list[Standing] = []
         for site, datasets in self._homes(key).items():
             found = standing(self._of(site), datasets, asked, steward=site in self._stewards())
-            if found is not None:
+            if found is not None and site == self._site.name:
                 return found
-        return None
+            several += [] if found is None else [found]
+        return together(several, self._archetypes, preferred)
 
     def _rights(
         self, user: str, request: Request, rows: Mapping[str, Rows]
@@ -496,7 +499,7 @@ class Gate:
         asked = Asked(user=user, type=request.type, purpose=request.purpose, time=self._clock())
         rights: dict[str, tuple[Right, ...]] = {}
         for key in {key for carried in rows.values() for key in carried}:
-            found = self._standing(key, asked)
+            found = self._standing(key, asked, request.archetypes)
             if found is not None:
                 site = found.dataset.site
                 archetype = request.archetypes.get(site, "")

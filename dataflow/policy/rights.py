@@ -7,8 +7,9 @@ anonymises passes the rows on, with the rights they had.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from dataflow.agreements import DATA_PROVIDER, Agreement, Archetype
 from dataflow.datasets import Dataset
@@ -173,6 +174,57 @@ def standing(
             return here
         found = found or here
     return found
+
+
+def together(
+    found: Sequence[Standing],
+    known: Callable[[str], Mapping[str, Archetype]],
+    preferred: Collection[str] = (),
+) -> Standing | None:
+    """How data stand of which several sites say that they are theirs, where none of these asks.
+
+    All have to grant, and the same, or somebody could register what is not his to make it his elsewhere.
+
+    Parameters
+    ----------
+    found
+        How the records of each site stand, see :func:`standing`; of those who mind.
+    known
+        Archetypes of a site, by name.
+    preferred
+        Sites of which one is taken, if it is among them.
+    """
+    refused = next((one for one in found if one.denial is not None), None)
+    if refused is not None or not found:
+        return refused
+    first = next((one for one in found if one.dataset.site in preferred), found[0])
+    wanted = _demands(first, known)
+    for other in found:
+        if _demands(other, known) != wanted:
+            sites = " and ".join(sorted((first.dataset.site, other.dataset.site)))
+            text = (
+                f"{sites} both say that {first.dataset.name!r} is theirs, and do not grant the same"
+            )
+            return Standing(dataset=first.dataset, denial=Denial("dataset", text))
+    return first
+
+
+def _demands(one: Standing, known: Callable[[str], Mapping[str, Archetype]]) -> tuple[Any, ...]:
+    archetypes = known(one.dataset.site)
+    may = {name: archetypes[name] for name in one.archetypes(archetypes)}
+    return may, {
+        (
+            grant.agreement.compute_providers,
+            grant.relation.compute_providers,
+            tuple(sorted(grant.relation.forced.items())),
+            grant.relation.hidden,
+            grant.relation.row_floor,
+            grant.relation.anonymity,
+            grant.relation.among,
+            grant.relation.derived,
+        )
+        for grant in one.grants
+    }
 
 
 def right_of(

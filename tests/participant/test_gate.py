@@ -337,6 +337,32 @@ def test_agreements_of_others_count_for_copies_of_their_data(tmp_path: Path) -> 
     source.close()
 
 
+def test_a_third_party_asks_all_who_say_that_data_are_theirs(tmp_path: Path) -> None:
+    """Whoever registers under another's key is one more owner, whatever his site is called."""
+    surf = Vu(tmp_path, "lab")
+    theirs = wages("uva")
+    copy = surf.copy(theirs, "file:///copies/uva")
+    surf.records.add(copy)
+    heard(surf, "uva", theirs, agreement("uva", relation()))
+    eve = Reader(user="eve", sites=("lab",), request=replace(TTP, archetypes={"evil": "fetch"}))
+    anna = Reader(
+        user=ANNA, sites=("surf",), request=replace(TTP, archetypes={"uva": "dataThroughTtp"})
+    )
+    surf.gate.read(copy, anna)
+    stolen = replace(theirs, id="mine", site="evil")
+    free = relation(users=("eve", ANNA), archetypes=("*",), compute_providers=("*",))
+    open_to_all = agreement("evil", free, archetypes=("*",), compute_providers=("*",))
+    heard(surf, "evil", stolen, open_to_all)
+    with pytest.raises(NotGranted, match="uva: agreement 'wages'"):
+        surf.gate.read(copy, eve)
+    # Who may use both is told that they do not grant the same, and by whom.
+    with pytest.raises(NotGranted, match="evil and uva both say that 'wageGap' is theirs"):
+        surf.gate.read(copy, anna)
+    heard(surf, "evil", stolen, agreement("evil", relation()))
+    surf.gate.read(copy, anna)
+    surf.records.close()
+
+
 def test_an_agreement_is_written_by_its_own_site(vu: Vu) -> None:
     with pytest.raises(PolicyError, match="every site writes its own"):
         agreeing.put(vu.records, vu.audit, agreement("uva"), "root")
