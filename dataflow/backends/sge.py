@@ -227,11 +227,13 @@ class SgeBackend(JobQueueBackend):
         reason, hopeless = "", False
         if one.began is None:
             record = (await self._records([one.id])).get(one.id)
-            if record is None:
+            if record is not None:
+                reason = record.reason or _EARLY
+            elif await asyncio.to_thread(self._log(one.id).exists):
+                reason = _EARLY  # begun and ended between two looks; accounting may be seconds late
+            else:
                 # Somebody wanted it away; another one would be rude.
                 reason, hopeless = "it was deleted from the queue", True
-            else:
-                reason = record.reason or _EARLY
         elif one.leaving is None:
             reason = _UNTOLD if one.up else _EARLY
         if not hopeless:
@@ -245,10 +247,14 @@ class SgeBackend(JobQueueBackend):
             reason = f"{reason}; its log says: {line}"
         await self._over(one, reason, hopeless=hopeless)
 
+    def _log(self, id: str) -> Path:
+        """What a job writes, from its beginning on."""
+        return self.logs / f"{self.job_name}.o{id}"
+
     def _last_words(self, id: str) -> str:
         """What a job wrote about its first error, from which others follow, or its last line."""
         try:
-            with (self.logs / f"{self.job_name}.o{id}").open("rb") as file:
+            with self._log(id).open("rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
                 lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
         except OSError:
