@@ -106,6 +106,7 @@ def plans(instance: Instance, seed: int) -> list[Choice]:
     found = [make_one() for make_one in (classics(lists, seed) | simple(lists)).values()]
     for objective in ("makespan", "bytes", 0.5):
         found.append(place(instance, objective, seed=seed, budget=0.001).choice)  # type: ignore[arg-type]
+    found.append(place(instance, seed=seed, budget=0.001, network="any").choice)
     order = lists.ranked()[1]
     start = found[0].site
     found.append(Choice(site=least_bytes(instance, start).site, order=order))
