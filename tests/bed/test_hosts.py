@@ -84,6 +84,7 @@ def test_a_paused_host_hangs_and_goes_on(bed: Bed):
 def test_a_killed_host_takes_everything_with_it_and_comes_back(bed: Bed):
     host = bed.host("edge")
     host.run("echo kept > kept")
+    addresses = host.run("cat /sys/class/net/wan0/address /sys/class/net/lan0/address").stdout
     program = host.start("sleep 400")
     host.kill()
     assert program.wait(10) != 0
@@ -97,6 +98,9 @@ def test_a_killed_host_takes_everything_with_it_and_comes_back(bed: Bed):
     bed.repair()
     assert bed.healthy
     assert bed.host("edge").run("cat kept").stdout == "kept\n"
+    # Who was a neighbour knows the old ones, and goes on with them for minutes.
+    again = bed.host("edge").run("cat /sys/class/net/wan0/address /sys/class/net/lan0/address")
+    assert again.stdout == addresses
     ssh = ["ssh", "-F", str(bed.ssh_config), "edge", "ssh edge-w1 hostname"]
     assert subprocess.run(ssh, capture_output=True, text=True, check=True).stdout == "edge-w1\n"
 

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,6 +147,15 @@ def door(site: str) -> HostPlan:
     if plan.outside is None:
         raise KeyError(f"{site!r} is a host inside {plan.site!r}; links go to {', '.join(SITES)}")
     return plan
+
+
+def hardware_address(address: str) -> str:
+    """The hardware address that belongs to an IPv4 ``address``.
+
+    A host that was ended and comes back has the same one, as a real one would: its neighbours keep
+    what they know for minutes, and would talk to nobody meanwhile.
+    """
+    return ":".join(f"{part:02x}" for part in (2, 0, *ipaddress.IPv4Address(address).packed))
 
 
 def known_to(plan: HostPlan) -> dict[str, str]:

@@ -20,6 +20,7 @@ from dataflow.testing.bed.layout import (
     HostPlan,
     Shape,
     door,
+    hardware_address,
     port,
 )
 from dataflow.testing.bed.state import State, directory
@@ -48,7 +49,7 @@ class Crossed:
 def ensure_bridge() -> None:
     """The notebook's end of all links, and no way from it into the sites' own networks."""
     if not Path(f"/sys/class/net/{BRIDGE}").exists():
-        run("ip", "link", "add", BRIDGE, "type", "bridge")
+        run("ip", "link", "add", BRIDGE, "address", hardware_address(NOTEBOOK), "type", "bridge")
         run("ip", "link", "set", BRIDGE, "addrgenmode", "none")
         run("ip", "addr", "add", f"{NOTEBOOK}/24", "dev", BRIDGE)
         run("ip", "link", "set", BRIDGE, "up")
@@ -88,6 +89,8 @@ def ensure_cable(state: State, plan: HostPlan, shape: Shape) -> bool:
     for name in (near, far):
         run("ip", "link", "set", name, "addrgenmode", "none")
     run("ip", "link", "set", near, "master", BRIDGE, "up")
+    assert plan.outside
+    run("ip", "link", "set", far, "address", hardware_address(plan.outside))
     run("ip", "link", "set", far, "netns", str(hosts.pid(state, site)), "name", _OUTSIDE)
     inside(state, site, "ip", "addr", "add", f"{plan.outside}/24", "dev", _OUTSIDE)
     inside(state, site, "ip", "link", "set", _OUTSIDE, "up")
@@ -111,18 +114,27 @@ def ensure_lan(state: State, plan: HostPlan) -> bool:
     """
     site = plan.site
     if not _has(state, site, _INSIDE):
-        inside(state, site, "ip", "link", "add", _INSIDE, "type", "bridge")
+        near = door(site).inside
+        assert near
+        own = hardware_address(near)
+        inside(state, site, "ip", "link", "add", _INSIDE, "address", own, "type", "bridge")
         inside(state, site, "ip", "link", "set", _INSIDE, "addrgenmode", "none")
-        inside(state, site, "ip", "addr", "add", f"{door(site).inside}/24", "dev", _INSIDE)
+        inside(state, site, "ip", "addr", "add", f"{near}/24", "dev", _INSIDE)
         inside(state, site, "ip", "link", "set", _INSIDE, "up")
-    if _has(state, plan.name, "eth0"):
-        return False
     name = f"p-{plan.name}"
+    if _has(state, plan.name, "eth0"):
+        if _has(state, site, name):
+            return False
+        # Its other end is in a door that was ended: the kernel takes it away with that door's
+        # network, but in its own time, which may be seconds.
+        inside(state, plan.name, "ip", "link", "del", "eth0", check=False)
     inside(state, site, "ip", "link", "del", name, check=False)
     # Made from outside, where both namespaces can be named.
     run("ip", "link", "add", name, "netns", str(hosts.pid(state, site)), "type", "veth",
         "peer", "name", "eth0", "netns", str(hosts.pid(state, plan.name)))  # fmt: skip
     inside(state, site, "ip", "link", "set", name, "master", _INSIDE, "up")
+    assert plan.inside
+    inside(state, plan.name, "ip", "link", "set", "eth0", "address", hardware_address(plan.inside))
     inside(state, plan.name, "ip", "addr", "add", f"{plan.inside}/24", "dev", "eth0")
     inside(state, plan.name, "ip", "link", "set", "eth0", "up")
     return True
