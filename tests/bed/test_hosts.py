@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import time
 import pytest
 from bed_network import until
 
-from dataflow.testing.bed import Bed, BedError
+from dataflow.testing.bed import Bed, BedError, Host
 from dataflow.testing.bed.layout import HOSTS
 
 INNER = {plan.name: plan.inside for plan in HOSTS if plan.outside is None}
@@ -81,10 +82,15 @@ def test_a_paused_host_hangs_and_goes_on(bed: Bed):
         assert end.recv(4) == b"SSH-"
 
 
+def hardware_addresses(host: Host) -> dict[str, str]:
+    found = json.loads(host.run("ip -j link").stdout)
+    return {link["ifname"]: link["address"] for link in found if link["ifname"] in ("wan0", "lan0")}
+
+
 def test_a_killed_host_takes_everything_with_it_and_comes_back(bed: Bed):
     host = bed.host("edge")
     host.run("echo kept > kept")
-    addresses = host.run("cat /sys/class/net/wan0/address /sys/class/net/lan0/address").stdout
+    addresses = hardware_addresses(host)
     program = host.start("sleep 400")
     host.kill()
     assert program.wait(10) != 0
@@ -99,8 +105,7 @@ def test_a_killed_host_takes_everything_with_it_and_comes_back(bed: Bed):
     assert bed.healthy
     assert bed.host("edge").run("cat kept").stdout == "kept\n"
     # Who was a neighbour knows the old ones, and goes on with them for minutes.
-    again = bed.host("edge").run("cat /sys/class/net/wan0/address /sys/class/net/lan0/address")
-    assert again.stdout == addresses
+    assert hardware_addresses(bed.host("edge")) == addresses
     ssh = ["ssh", "-F", str(bed.ssh_config), "edge", "ssh edge-w1 hostname"]
     assert subprocess.run(ssh, capture_output=True, text=True, check=True).stdout == "edge-w1\n"
 

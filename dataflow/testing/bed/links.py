@@ -29,6 +29,9 @@ _OUTSIDE = "wan0"
 _INSIDE = "lan0"
 #: Bytes of headers in each frame of a TCP connection: Ethernet 14, IPv4 20, TCP with timestamps 32.
 HEADERS = 66
+#: Senders hand over single frames. A token bucket never lets pass what is larger than its burst, and
+#: what waits while the rate is lowered may be: the link would then stand still until its next shape.
+_FRAME_BY_FRAME = ("gso_max_segs", "1")
 #: Seconds of traffic that may pass at once after a pause, and the least in bytes.
 _BURST_SECONDS, _BURST_BYTES = 0.005, 3200
 
@@ -50,7 +53,7 @@ def ensure_bridge() -> None:
     """The notebook's end of all links, and no way from it into the sites' own networks."""
     if not Path(f"/sys/class/net/{BRIDGE}").exists():
         run("ip", "link", "add", BRIDGE, "address", hardware_address(NOTEBOOK), "type", "bridge")
-        run("ip", "link", "set", BRIDGE, "addrgenmode", "none")
+        run("ip", "link", "set", BRIDGE, "addrgenmode", "none", *_FRAME_BY_FRAME)
         run("ip", "addr", "add", f"{NOTEBOOK}/24", "dev", BRIDGE)
         run("ip", "link", "set", BRIDGE, "up")
     for network in INSIDE_NETWORKS:
@@ -90,7 +93,7 @@ def ensure_cable(state: State, plan: HostPlan, shape: Shape) -> bool:
         run("ip", "link", "set", name, "addrgenmode", "none")
     run("ip", "link", "set", near, "master", BRIDGE, "up")
     assert plan.outside
-    run("ip", "link", "set", far, "address", hardware_address(plan.outside))
+    run("ip", "link", "set", far, "address", hardware_address(plan.outside), *_FRAME_BY_FRAME)
     run("ip", "link", "set", far, "netns", str(hosts.pid(state, site)), "name", _OUTSIDE)
     inside(state, site, "ip", "addr", "add", f"{plan.outside}/24", "dev", _OUTSIDE)
     inside(state, site, "ip", "link", "set", _OUTSIDE, "up")
