@@ -18,12 +18,12 @@ from dataflow.graph import hiding
 from dataflow.graph.graph import Graph
 from dataflow.graph.operation import Operation
 from dataflow.placement.plan import Plan
-from dataflow.policy.agreement import Asked
+from dataflow.policy.agreement import Asked, Denial
 from dataflow.policy.archetype import SHIPPED, Choice, Considered, Load, Wish, choose
 from dataflow.policy.check import Verdict
 from dataflow.policy.check import check as verdicts
 from dataflow.policy.forcing import Woven, weave
-from dataflow.policy.rights import Right, Rows, Standing, Words, right_of, standing, under
+from dataflow.policy.rights import Right, Rows, Standing, Words, right_of, standing, together, under
 from dataflow.policy.scope import Scope
 from dataflow.stores import in_database
 
@@ -235,8 +235,10 @@ class _Owners:
         self.given: dict[str, Rows] = {}
         #: What had been forced on them then, by each record of them.
         self._words: dict[str, list[Words]] = {}
-        #: Key of a dataset → one for each site that has it; none is there if one of them is free.
+        #: Key of a dataset → one for each site that minds.
         self.standings: dict[str, list[Standing]] = {}
+        #: Key of a dataset → why third parties may not have it, though some owner may grant it.
+        self._elsewhere: dict[str, Denial] = {}
         avoid: set[tuple[str, str]] = set()
         for key in graph.sources:
             known = snapshot.with_key(key)
@@ -260,20 +262,17 @@ class _Owners:
                 homes.setdefault(dataset.site, []).append(dataset)
         found: list[Standing] = []
         refused: list[str] = []
-        free = False
         for site, datasets in homes.items():
             agreements = [a for a in self._snapshot.agreements if a.site == site]
             steward = self._trust.get(site) == "steward"
             here = standing(agreements, datasets, self.asked, steward=steward)
-            if here is None:
-                free = True
-            elif here.denial is not None:
-                refused.append(site)
+            if here is not None:
                 found.append(here)
-            else:
-                found.append(here)
-        granted = [one for one in found if one.denial is None]
-        return ([] if free else granted or found), refused
+                refused += [site] if here.denial is not None else []
+        joint = together(found, self.known)
+        if joint is not None and joint.denial is not None:
+            self._elsewhere[key] = joint.denial
+        return [one for one in found if one.denial is None] or found, refused
 
     @property
     def operations(self) -> Mapping[str, Sequence[Operation]]:
@@ -312,17 +311,14 @@ class _Owners:
     def rights(self, archetypes: Mapping[str, str]) -> dict[str, tuple[Right, ...]]:
         """What the owners allow under the archetypes that were chosen."""
         return {
-            key: tuple(
-                right_of(
-                    one,
-                    archetypes.get(one.dataset.site, ""),
-                    self.known(one.dataset.site),
-                    self.asked,
-                )
-                for one in standings
-            )
+            key: tuple(self._right(key, one, archetypes) for one in standings)
             for key, standings in self.standings.items()
         }
+
+    def _right(self, key: str, one: Standing, archetypes: Mapping[str, str]) -> Right:
+        site = one.dataset.site
+        right = right_of(one, archetypes.get(site, ""), self.known(site), self.asked)
+        return replace(right, elsewhere=self._elsewhere.get(key))
 
     def given_under(self, rights: Mapping[str, Sequence[Right]]) -> dict[str, Rows]:
         """Rows that results of earlier jobs carry, as they count in this request."""

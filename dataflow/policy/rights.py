@@ -39,7 +39,8 @@ class Right:
     """What may be done with the rows of a dataset that lies at ``site``.
 
     ``grants`` are the relations that allow the chosen archetype; without any, ``denied`` says why.
-    ``type`` is the request's.
+    ``elsewhere`` says why sites that are not its own may do nothing with them, if that is so: others say
+    that the same bytes are theirs, and these do not grant the same.
     """
 
     key: str
@@ -48,6 +49,7 @@ class Right:
     archetype: Archetype | None = None
     grants: tuple[Grant, ...] = ()
     denied: Denial | None = None
+    elsewhere: Denial | None = None
     forced: tuple[str, ...] = ()
 
     def refuses(self, step: Step, applied: int, site: str, *, again: bool = False) -> Denial | None:
@@ -62,6 +64,8 @@ class Right:
         """
         if self.denied is not None or self.archetype is None:
             return self.denied or Denial("archetype", f"{self.site}: no archetype is chosen")
+        if self.elsewhere is not None and site != self.site:
+            return self.elsewhere
         grant = self.grants[0]
         said = service_of(step)
         if applied < len(self.forced) and said != self.forced[applied]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -361,6 +362,49 @@ def test_a_third_party_asks_all_who_say_that_data_are_theirs(tmp_path: Path) -> 
     heard(surf, "evil", stolen, agreement("evil", relation()))
     surf.gate.read(copy, anna)
     surf.records.close()
+
+
+#: What a site that says that the data are its own may have agreed to: nothing, with nobody, and so on.
+TERMS: dict[str, tuple[Any, ...]] = {
+    "no agreement": (),
+    "granted": (relation(compute_providers=("vu",)),),
+    "granted to all": (relation(users=("*",), archetypes=("*",), compute_providers=("*",)),),
+    "others are granted": (relation(users=("eve",), compute_providers=("vu",)),),
+    "stays": (relation(archetypes=("computeToData",)),),
+}
+
+
+@pytest.mark.parametrize("first", TERMS)
+@pytest.mark.parametrize("second", TERMS)
+def test_plans_send_to_a_third_party_what_it_lets_in(
+    first: str, second: str, tmp_path: Path
+) -> None:
+    third = Vu(tmp_path, "lab")
+    theirs = wages("uva")
+    third.records.add(Site(name="vu"), third.copy(theirs, "file:///copies/uva"))
+    for site, terms in (("uva", first), ("evil", second)):
+        about = [agreement(site, *TERMS[terms], compute_providers=("*",))] if TERMS[terms] else []
+        heard(third, site, Site(name=site), replace(theirs, id=site, site=site), *about)
+    graph = mean(of_dataset(theirs))
+    asking = Asking(user=ANNA, type="sqlDataRequest", wish=Wish(archetype="dataThroughTtp"))
+    try:
+        answer = ask_owners(graph, third.records.snapshot(), asking, scope=Scope(), excluded={})
+    except NotGranted:
+        allowed, request = (
+            False,
+            replace(TTP, archetypes={"uva": "dataThroughTtp", "evil": "dataThroughTtp"}),
+        )
+    else:
+        allowed, request = bool(answer.verdicts[graph.key]["vu"]), answer.request
+    order = third.order(
+        graph,
+        request,
+        inputs={theirs.key: third.copy(theirs, "file:///copies/uva")},
+        datasets={theirs.key: theirs},
+    )
+    with nullcontext() if allowed else pytest.raises(NotGranted):
+        third.gate.order(order)
+    third.records.close()
 
 
 def test_an_agreement_is_written_by_its_own_site(vu: Vu) -> None:
