@@ -48,6 +48,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 import adk  # noqa: E402
 
 from dataflow.testing.federation import Federation, SiteSettings  # noqa: E402
+from dataflow.testing.ports import free_port  # noqa: E402
 from dataflow.testing.wire import Wire  # noqa: E402
 
 FRAMES_PER_CHUNK = 256
@@ -189,7 +190,7 @@ class DaskCluster:
 
         self.stack = contextlib.ExitStack()
         try:
-            ports = [_free_port() for _ in range(3)]
+            ports = [free_port() for _ in range(3)]
             self.wires = [self.stack.enter_context(Wire(port)) for port in ports]
             scheduler, one, two = self.wires
             self._start(logs, "scheduler", ["scheduler", "--port", str(ports[0])])
@@ -357,13 +358,6 @@ def merge_moments(parts: list[Any]) -> Any:
         mean = mean + shift * (more / total)
         frames = total
     return frames, mean, spread
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 def _wait_port(port: int) -> None:

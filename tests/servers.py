@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dataflow.testing.ports import free_port
+
 SCRIPT = Path(__file__).parents[1] / "hpc" / "minio" / "radosgw.sh"
 PACKAGES = ("radosgw", "ceph-mon", "ceph-osd", "ceph-common", "curl")
 
@@ -52,15 +54,6 @@ class S3Server:
         return f"s3://{name}"
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
-
-
 def why_no_radosgw() -> str:
     """Why radosgw cannot be started here; empty if it can."""
     missing = [
@@ -78,7 +71,7 @@ def radosgw(nbytes: int = 8 * 2**30) -> Iterator[S3Server]:
     """A one-node Ceph with its data in memory, gone at the end."""
     directory = Path(tempfile.mkdtemp(prefix="rgw-"))
     access, secret = "test", secrets.token_hex(16)
-    port, mon = free_ports(2)
+    port, mon = free_port(), free_port()
     environment = os.environ | {"MONPORT": str(mon), "STORE": "memstore", "SIZE": str(nbytes)}
     try:
         subprocess.run(
@@ -108,7 +101,7 @@ def rclone_s3() -> Iterator[S3Server]:
     assert program is not None
     directory = Path(tempfile.mkdtemp(prefix="rclone-"))
     access, secret = "test", secrets.token_hex(16)
-    (port,) = free_ports(1)
+    port = free_port()
     server = subprocess.Popen(
         [
             program,

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from dataflow.testing.ports import free_port
 
 USER, PASSWORD, DATABASE = "flow", "a password: with %, @ and /", "personnel"
 
@@ -41,7 +42,7 @@ class Server:
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._folder = Path(tempfile.mkdtemp(prefix="flow-db-"))
-        self._port = _free_port()
+        self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"{kind}://127.0.0.1:{self._port}/{DATABASE}"
 
@@ -209,9 +210,3 @@ def _checked(account: pwd.struct_passwd | None, *command: Any) -> None:
     )
     if done.returncode:
         raise RuntimeError(f"{command[0]}: {done.stderr.decode(errors='replace')[-2000:]}")
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

@@ -41,6 +41,7 @@ from dataflow.agent.certificates import make_pair
 from dataflow.client.pinned import pinned_tls
 from dataflow.config.records import CERTIFICATE_FILE, KEY_FILE
 from dataflow.testing.copies import Copies, Copy
+from dataflow.testing.ports import free_port
 from dataflow.testing.wire import Crossed, Wire
 
 if TYPE_CHECKING:
@@ -375,7 +376,7 @@ class Federation:
     def _prepare(self, site: str) -> None:
         for folder in (self.data(site), self.results(site), self.root(site) / "state"):
             folder.mkdir(parents=True, exist_ok=True)
-        self._addresses[site] = f"{'https' if self._tls else 'http'}://127.0.0.1:{_free_port()}"
+        self._addresses[site] = f"{'https' if self._tls else 'http'}://127.0.0.1:{free_port()}"
         if self._tls:
             certificate = self.certificate(site)
             make_pair(site, certificate, certificate.with_name(KEY_FILE))
@@ -560,13 +561,6 @@ def _high_water(pid: int) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 def _write_secret(path: Path, text: str) -> None:
