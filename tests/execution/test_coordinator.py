@@ -112,7 +112,7 @@ def test_listener_that_fails_harms_no_job(
 def test_suspend_lets_end_what_runs_and_begins_nothing(world: Federation) -> None:
     async def story(world: Federation) -> None:
         uva, ams = world.sites["uva"], world.sites["ams"]
-        uva.delay = 0.03
+        uva.delay = 0.3
         world.submit(two_steps(world))
         await world.until_true(lambda: uva.started)
         of(world).ask("job", "suspend", "anna")
