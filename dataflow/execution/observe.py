@@ -35,6 +35,8 @@ TRANSFER_WEIGHT = 0.3
 #: So many orders of a site, or copies over a road, are needed before they tell what one takes: the
 #: first has workers to start, or a connection to open.
 TELLING_ORDERS = 3
+#: Others on its road whose bytes alone take no more of a copy's seconds than this have not held it up.
+UNFELT = 0.2
 #: Runs of all writers about one thing that are put together: lines through them take its square.
 MOST_RUNS = 2 * KEPT_RUNS
 #: What is filed beside operations, whose names all have an ``@``.
@@ -178,29 +180,36 @@ def _orders(state: JobState, worked: Mapping[tuple[str, str], float]) -> Iterabl
 
 
 def beside_others(state: JobState, name: str) -> bool:
-    """Whether a unit shared its site, or one end of its road, with others of its job meanwhile.
+    """Whether a unit was held up by others of its job, at its site or on its very road.
 
     It has waited for them then, for workers or for the road; plans count such waiting themselves.
+    They do not count that roads to several sites may begin as one: what such a copy took is what
+    copies take. And of small ones side by side each takes what it takes alone: that is not the bytes.
     """
-    own, ends = state.units[name], _ends(state.plan, name)
+    plan, own, busy = state.plan, state.units[name], _busy(state.plan, name)
 
     def meanwhile(other: Unit) -> bool:
         return 0 < other.began < own.over and (other.over or inf) > own.began
 
-    return any(
-        other != name and meanwhile(unit) and not ends.isdisjoint(_ends(state.plan, other))
+    others = [
+        other
         for other, unit in state.units.items()
-    )
+        if other != name and meanwhile(unit) and busy == _busy(plan, other)
+    ]
+    transfer = plan.transfer_by_id.get(name)
+    if transfer is None:
+        return bool(others)
+    nbytes = sum(plan.transfer_by_id[other].nbytes for other in others)
+    road = plan.topology.link(transfer.source, transfer.target)
+    return nbytes > UNFELT * (own.over - own.began) * road.bandwidth
 
 
-def _ends(plan: Plan, name: str) -> frozenset[tuple[str, str]]:
-    """What a unit keeps busy: the workers of a site, or what leaves one and what comes to one."""
+def _busy(plan: Plan, name: str) -> tuple[str, ...]:
+    """What a unit keeps busy: the workers of a site, or a road."""
     segment, transfer = plan.segment_by_id.get(name), plan.transfer_by_id.get(name)
     if segment is not None:
-        return frozenset([("works", segment.site)])
-    if transfer is not None:
-        return frozenset([("leaves", transfer.source), ("comes", transfer.target)])
-    return frozenset()
+        return (segment.site,)
+    return () if transfer is None else (transfer.source, transfer.target)
 
 
 def _duration(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import exp, inf, isfinite, log
-from statistics import NormalDist
+from statistics import NormalDist, median
 
 from dataflow.graph.operation import Operation
 from dataflow.sites import Link, LinkOrigin, Site, Topology
@@ -133,7 +133,8 @@ class Measurements:
     beginnings
         Site → what an order takes there beside the work of its steps; ``per_byte`` is for each step.
     crossings
-        Source → target → how copies came over that road.
+        Source → target → how copies came over that road. Over others they are taken to need as long
+        beside their bytes and the road's own delay as is usual on these.
     starting
         What passes before the first order of a job.
     quantile
@@ -217,19 +218,35 @@ class Measurements:
             known, measured = topology.link(a, b), lately.get((a, b))
             if measured is not None and measured.via != known.via:
                 measured = replace(measured, via=known.via)
-            return self._crossed(measured or known)
+            return measured or known
 
-        return [[road(a, b) for b in names] for a in names]
+        roads = {(a, b): road(a, b) for a in names for b in names}
+        beside = [
+            max(0.0, seen.over(roads[a, b]).latency - roads[a, b].latency)
+            for a, reached in self.crossings.items()
+            for b, seen in reached.items()
+            if _is_used(roads.get((a, b)))
+        ]
+        typical = median(beside) if beside else 0.0
+        return [[self._crossed(roads[a, b], typical) for b in names] for a in names]
 
-    def _crossed(self, road: Link) -> Link:
+    def _crossed(self, road: Link, typical: float) -> Link:
         if road.source == road.target or road.origin == "closed":
             return road
         seen = None if road.via else self.crossings.get(road.source, {}).get(road.target)
-        road = road if seen is None else seen.over(road)
+        if seen is not None:
+            road = seen.over(road)
+        elif typical:
+            road = replace(road, latency=road.latency + typical)
         if self.quantile is None or not isfinite(road.bandwidth):
             return road
         slower = (ROADS[road.origin] if seen is None else seen.band).factor(self.quantile)
         return replace(road, bandwidth=road.bandwidth / slower, latency=road.latency * slower)
+
+
+def _is_used(road: Link | None) -> bool:
+    """Whether copies come straight over it."""
+    return road is not None and not road.via and road.origin != "closed"
 
 
 def _typical(paces: Sequence[Pace]) -> Pace:

@@ -443,12 +443,21 @@ def test_who_waits_for_others_of_its_job_says_nothing_of_orders() -> None:
         known = replace(state.units[unit], status="ended", attempt=1, began=began, over=over)
         state = replace(state, units={**state.units, unit: known})
     assert not beside_others(state, transfer.id)
-    twin = replace(state.units[transfer.id], began=12.0, over=14.0)
+    twin = replace(state.units[transfer.id], began=12.8, over=13.1)
     twice = replace(plan, transfers=(transfer, replace(transfer, id="another")))
     both = replace(state, plan=twice, units={**state.units, "another": twin})
-    assert beside_others(both, transfer.id)
-    assert beside_others(both, "another")
+    assert beside_others(both, "another"), "its own 0.3 s are 0.08 s of what came beside it"
+    assert not beside_others(both, transfer.id), "3 s are not"
     assert not beside_others(both, segment.id), "it needs no road"
+    few = replace(
+        both, plan=replace(plan, transfers=tuple(replace(t, nbytes=800) for t in twice.transfers))
+    )
+    assert not beside_others(few, "another"), "so few bytes hold up nobody"
+    away = replace(
+        both,
+        plan=replace(plan, transfers=(transfer, replace(transfer, id="another", target="delft"))),
+    )
+    assert not beside_others(away, "another"), "plans do not count that roads begin as one"
 
 
 @pytest.mark.parametrize(

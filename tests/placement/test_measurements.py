@@ -13,6 +13,7 @@ from dataflow.placement.measurements import (
     GUESSED_FIXED,
     GUESSED_RATE,
     Band,
+    Crossing,
     Measurements,
     Pace,
     identity,
@@ -97,6 +98,27 @@ def test_links_as_lately_used() -> None:
     roads = Measurements(links=(lately,)).apply_to(WORLD)
     assert roads[0][1] is lately
     assert roads[1][0].origin == "assumed"
+
+
+def test_a_road_that_nobody_used_takes_what_others_take_beside_their_bytes() -> None:
+    sites = tuple(Site(name=name) for name in ("a", "b", "c", "d"))
+    links = tuple(
+        Link(source=source, target=target, bandwidth=1e6, latency=latency)
+        for source, target, latency in (("a", "b", 0.01), ("b", "c", 0.02), ("c", "a", 0.03))
+    )
+    world = Topology(sites=sites, links=links)
+    seen = {
+        "a": {"b": Crossing(nbytes=1e5, seconds=0.1 + 0.01 + 0.04)},
+        "b": {"c": Crossing(nbytes=1e5, seconds=0.1 + 0.02 + 0.06)},
+        "x": {"a": Crossing(nbytes=1.0, seconds=60.0)},  # of a federation that was larger once
+    }
+    roads = Measurements(crossings=seen).apply_to(world)
+    assert roads[0][1].latency == pytest.approx(0.05)
+    assert roads[1][2].latency == pytest.approx(0.08)
+    assert roads[2][0].latency == pytest.approx(0.03 + 0.05)
+    assert roads[2][0].bandwidth == 1e6
+    assert roads[0][3].latency == pytest.approx(world.link("a", "d").latency + 0.05)
+    assert [roads[k][k].latency for k in range(4)] == [0.0] * 4
 
 
 def test_measurements_can_be_saved() -> None:
