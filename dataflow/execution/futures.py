@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -138,46 +138,62 @@ class Tasks:
             future.release()
         self.begun.forget(self._labels)
 
-    async def stop(self) -> Mapping[str, frozenset[str]]:
-        """Cancel what is not done; the tasks that were being run, by the address of the worker."""
-        going = [
+    async def stop(self) -> Cancelled:
+        """Cancel what is not done."""
+        going = tuple(
             future
             for future in {f.key: f for f in (*self._told.values(), *self._made.values())}.values()
             if not future.done()
-        ]
-        if not going:
-            return {}
-        names = {future.key for future in going}
+        )
         running: dict[str, frozenset[str]] = {}
-        with suppress(Exception):
-            async with asyncio.timeout(ANSWER):
-                processing = await self.client.processing()
-                running = {w: frozenset(names.intersection(ks)) for w, ks in processing.items()}
-                await self.client.cancel(going)
-        return {worker: found for worker, found in running.items() if found}
+        if going:
+            names = {future.key for future in going}
+            with suppress(Exception):
+                async with asyncio.timeout(ANSWER):
+                    processing = await self.client.processing()
+                    running = {w: frozenset(names.intersection(ks)) for w, ks in processing.items()}
+                    await self.client.cancel(going)
+        return Cancelled(going, {worker: found for worker, found in running.items() if found})
 
 
-async def end_stuck(backend: Backend, running: Mapping[str, Collection[str]]) -> None:
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Tasks that were not done when they were cancelled.
+
+    ``running`` has the names of those that the scheduler had given to a worker, by its address. The
+    others were on their way: they may begin nevertheless.
+    """
+
+    futures: tuple[Any, ...]
+    running: Mapping[str, Collection[str]]
+
+    def __bool__(self) -> bool:
+        return bool(self.futures)
+
+
+async def end_stuck(backend: Backend, cancelled: Cancelled) -> None:
     """End workers that still run tasks which were cancelled a while ago.
 
     A thread cannot be interrupted, so a function that takes an hour would hold its worker for an
     hour. The blocks that a task waited for end up cancelled a little later than the task itself;
-    hence several looks.
+    hence several looks. A scheduler that still unpacks a graph passes over what it is told of its
+    tasks, and has them run; hence they are cancelled again.
     """
-    known = {name for names in running.values() for name in names}
+    known = {future.key for future in cancelled.futures}
     silent: set[str] = set()
     for _ in range(LOOKS):
         await asyncio.sleep(PATIENCE)
         client = await backend.client()
+        await client.cancel(list(cancelled.futures))
         going: dict[str, frozenset[str]] = {}
         for worker in await client.nthreads():
             try:
                 async with asyncio.timeout(ANSWER):
-                    found = await client.run(cancelled_tasks, workers=[worker])
+                    found = await client.run(unwanted_tasks, sorted(known), workers=[worker])
                 going[worker] = frozenset(found[worker])
             except Exception:
                 # It holds the interpreter's lock; that we asked it something is the only sign.
-                if worker in running:
+                if worker in cancelled.running:
                     silent.add(worker)
         stuck = {w for w, names in going.items() if not known.isdisjoint(names)}
         for worker in stuck | silent:
@@ -189,13 +205,15 @@ async def end_stuck(backend: Backend, running: Mapping[str, Collection[str]]) ->
         silent.clear()
 
 
-def cancelled_tasks(dask_worker: Any = None) -> list[str]:
-    """Tasks of a worker that are still run though nobody wants them; asked inside the worker."""
+def unwanted_tasks(names: Collection[str], dask_worker: Any = None) -> list[str]:
+    """Tasks of a worker that are still run though they are cancelled, or among these that are to be;
+    asked inside the worker.
+    """
     state = dask_worker.state
     return [
         str(task.key)
         for task in (*state.executing, *state.long_running)
-        if task.state == "cancelled"
+        if task.state == "cancelled" or task.key in names
     ]
 
 

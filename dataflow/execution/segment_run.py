@@ -237,9 +237,8 @@ class _Segment:
                     self.workplace.begun.watch(name, functools.partial(self._told, work, "running"))
             await together([self._output(key, tasks) for key in wanted])
         except BaseException:
-            running = await tasks.stop()
-            if running:
-                self.workplace.later(end_stuck(backend, running))
+            if cancelled := await tasks.stop():
+                self.workplace.later(end_stuck(backend, cancelled))
             raise
         finally:
             tasks.release()

@@ -738,6 +738,44 @@ def test_cancelled_function_does_not_hold_the_site(bench: Bench, run: Run) -> No
     run(story())
 
 
+@pytest.mark.parametrize("unheard", ["the question", "the cancelling"])
+def test_cancelled_on_its_way_to_a_worker(
+    bench: Bench, run: Run, monkeypatch: pytest.MonkeyPatch, unheard: str
+) -> None:
+    """The scheduler did not know of the task yet when it was asked, or told: so it begins."""
+    note = bench.lines("pid")
+    order = bench.order(slept(bench.array([1]), seconds=600, note=str(note)))
+
+    async def story() -> None:
+        client = await bench.runner._workplace.backend.client()
+        await bench.runner.start(order)
+        await until(lambda: counted(note) == 1)
+        told = client.cancel
+        passed_over: list[Any] = []
+
+        async def nothing(*_: Any) -> Any:
+            return {}
+
+        async def cancel(futures: Any) -> None:
+            if passed_over or unheard == "the question":
+                await told(futures)
+            passed_over.append(futures)
+
+        with monkeypatch.context() as early:
+            early.setattr(client, "processing", nothing)
+            early.setattr(client, "cancel", cancel)
+            await bench.runner.cancel(order.id)
+            error, _ = failure_of(await bench.reports(order))
+            assert isinstance(error, JobCancelled)
+            await until(lambda: not psutil.pid_exists(int(note.read_text())))
+        assert len(passed_over) > 1
+        await asyncio.gather(*bench.runner._workplace._later)
+        assert not any((await client.processing()).values())
+        assert counted(note) == 1, "it was not begun again by another worker"
+
+    run(story())
+
+
 def test_cancel_stops_a_command(bench: Bench, run: Run) -> None:
     note = bench.lines("pid")
     command = shell("echo $$ > {note}; sleep 600; cat {x} > {output}")
