@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -138,37 +138,37 @@ class Tasks:
             future.release()
         self.begun.forget(self._labels)
 
-    async def stop(self) -> Cancelled:
-        """Cancel what is not done."""
+    async def stop(self) -> Cancelled | None:
+        """Cancel what is not done; ``None`` if all is."""
         going = tuple(
             future
             for future in {f.key: f for f in (*self._told.values(), *self._made.values())}.values()
             if not future.done()
         )
+        if not going:
+            return None
+        names = {future.key for future in going}
         running: dict[str, frozenset[str]] = {}
-        if going:
-            names = {future.key for future in going}
-            with suppress(Exception):
-                async with asyncio.timeout(ANSWER):
-                    processing = await self.client.processing()
-                    running = {w: frozenset(names.intersection(ks)) for w, ks in processing.items()}
-                    await self.client.cancel(going)
-        return Cancelled(going, {worker: found for worker, found in running.items() if found})
+        with suppress(Exception):
+            async with asyncio.timeout(ANSWER):
+                processing = await self.client.processing()
+                running = {w: frozenset(names.intersection(ks)) for w, ks in processing.items()}
+                await self.client.cancel(going)
+        workers = frozenset(worker for worker, found in running.items() if found)
+        return Cancelled(self.client, going, workers)
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """Tasks that were not done when they were cancelled.
+    """Tasks of one client that were not done when they were cancelled.
 
-    ``running`` has the names of those that the scheduler had given to a worker, by its address. The
-    others were on their way: they may begin nevertheless.
+    ``workers`` are the addresses of those to which the scheduler had given some; the other tasks were
+    on their way, and may begin nevertheless.
     """
 
+    client: Any
     futures: tuple[Any, ...]
-    running: Mapping[str, Collection[str]]
-
-    def __bool__(self) -> bool:
-        return bool(self.futures)
+    workers: frozenset[str]
 
 
 async def end_stuck(backend: Backend, cancelled: Cancelled) -> None:
@@ -179,11 +179,12 @@ async def end_stuck(backend: Backend, cancelled: Cancelled) -> None:
     hence several looks. A scheduler that still unpacks a graph passes over what it is told of its
     tasks, and has them run; hence they are cancelled again.
     """
-    known = {future.key for future in cancelled.futures}
+    client, known = cancelled.client, {future.key for future in cancelled.futures}
     silent: set[str] = set()
     for _ in range(LOOKS):
         await asyncio.sleep(PATIENCE)
-        client = await backend.client()
+        if client.status != "running":
+            return  # its cluster is gone, and with it the tasks: none is begun for their sake
         await client.cancel(list(cancelled.futures))
         going: dict[str, frozenset[str]] = {}
         for worker in await client.nthreads():
@@ -193,7 +194,7 @@ async def end_stuck(backend: Backend, cancelled: Cancelled) -> None:
                 going[worker] = frozenset(found[worker])
             except Exception:
                 # It holds the interpreter's lock; that we asked it something is the only sign.
-                if worker in cancelled.running:
+                if worker in cancelled.workers:
                     silent.add(worker)
         stuck = {w for w, names in going.items() if not known.isdisjoint(names)}
         for worker in stuck | silent:

@@ -152,7 +152,7 @@ def _orders(state: JobState, worked: Mapping[tuple[str, str], float]) -> Iterabl
         seconds = unit.over - unit.began
         if unit.status != "ended" or unit.attempt != 1 or not 0 < seconds < _LONGEST:
             continue
-        if is_patient(plan, name) or beside_others(state, name):
+        if is_patient(plan, name) or held_up(state, name):
             continue
         segment, transfer = plan.segment_by_id.get(name), plan.transfer_by_id.get(name)
         if segment is not None and all((key, segment.site) in worked for key in segment.outputs):
@@ -179,7 +179,7 @@ def _orders(state: JobState, worked: Mapping[tuple[str, str], float]) -> Iterabl
                 )
 
 
-def beside_others(state: JobState, name: str) -> bool:
+def held_up(state: JobState, name: str) -> bool:
     """Whether a unit was held up by others of its job, at its site or on its very road.
 
     It has waited for them then, for workers or for the road; plans count such waiting themselves.

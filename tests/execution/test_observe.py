@@ -28,8 +28,8 @@ from dataflow.execution.observe import (
     ORDERS,
     ROAD,
     Observation,
-    beside_others,
     fold,
+    held_up,
     link_of,
     measurements_of,
     observations,
@@ -442,22 +442,22 @@ def test_who_waits_for_others_of_its_job_says_nothing_of_orders() -> None:
     for unit, began, over in ((transfer.id, 10.0, 13.0), (segment.id, 13.0, 16.0)):
         known = replace(state.units[unit], status="ended", attempt=1, began=began, over=over)
         state = replace(state, units={**state.units, unit: known})
-    assert not beside_others(state, transfer.id)
+    assert not held_up(state, transfer.id)
     twin = replace(state.units[transfer.id], began=12.8, over=13.1)
     twice = replace(plan, transfers=(transfer, replace(transfer, id="another")))
     both = replace(state, plan=twice, units={**state.units, "another": twin})
-    assert beside_others(both, "another"), "its own 0.3 s are 0.08 s of what came beside it"
-    assert not beside_others(both, transfer.id), "3 s are not"
-    assert not beside_others(both, segment.id), "it needs no road"
+    assert held_up(both, "another"), "its own 0.3 s are 0.08 s of what came beside it"
+    assert not held_up(both, transfer.id), "3 s are not"
+    assert not held_up(both, segment.id), "it needs no road"
     few = replace(
         both, plan=replace(plan, transfers=tuple(replace(t, nbytes=800) for t in twice.transfers))
     )
-    assert not beside_others(few, "another"), "so few bytes hold up nobody"
+    assert not held_up(few, "another"), "so few bytes hold up nobody"
     away = replace(
         both,
         plan=replace(plan, transfers=(transfer, replace(transfer, id="another", target="delft"))),
     )
-    assert not beside_others(away, "another"), "plans do not count that roads begin as one"
+    assert not held_up(away, "another"), "plans do not count that roads begin as one"
 
 
 @pytest.mark.parametrize(
